@@ -1,0 +1,48 @@
+# `make demo` and `make test` need nothing but Python 3.11 with venv; they install the rest into .venv once.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint format install clean
+
+demo: $(VENV)/.installed-sim
+	$(VENV)/bin/pinhole demo
+
+test: $(VENV)/.installed-all
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed-all
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+format: $(VENV)/.installed-all
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+install: $(VENV)/.installed-all
+
+# Debian keeps the part of venv that brings pip in a package of its own; ask for it only where it is missing.
+$(VENV)/bin/python:
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+		if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+			apt-get update -q && apt-get install -y -q python3-venv; \
+		else \
+			echo "make: $(PYTHON) has no venv module; install it (Debian: apt-get install python3-venv)" >&2; exit 1; \
+		fi; \
+	fi
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-sim: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -e '.[sim]'
+	touch $@
+
+# Everything includes what the demo needs.
+$(VENV)/.installed-all: pyproject.toml | $(VENV)/bin/python
+	$(PIP) install -e '.[sim,train,dev]'
+	touch $(VENV)/.installed-sim $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
