@@ -1,0 +1,1 @@
+"""The ground station: ingest, decoding and archive of pictures (Pinhole's receiving side)."""

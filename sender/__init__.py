@@ -1,0 +1,1 @@
+"""The sending side: sources, encoder, spool, rate control and the node. Never imports torch."""

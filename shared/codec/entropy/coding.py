@@ -1,0 +1,209 @@
+"""From latents to layer payloads and back, in the space-channel order of ELIC (He et al., CVPR 2022).
+
+The hyper-latent is coded first, channel by channel. Then every slice of the latent in two passes, anchors of the
+checkerboard before the others; each pass asks the backend for means and scales, given all that was coded before.
+Both directions run the same generator (`_passes`), so they cannot disagree about the order.
+"""
+
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.codec.entropy.backend import EntropyBackend
+from shared.codec.entropy.integer import Integers
+from shared.codec.entropy.program import LATENT_BITS
+from shared.codec.entropy.range_coder import CoderModels, SymbolDecoder, SymbolEncoder, Symbols
+from shared.codec.entropy.tables import CodingTables
+from shared.errors import CorruptDataError
+
+UNIT = 1 << LATENT_BITS
+LARGEST_SYMBOL = (1 << 14) - 1
+CHECK_BYTES = 2
+"""Every layer ends with this many bytes of a CRC-32 over its decoded symbols."""
+
+
+@dataclass(frozen=True)
+class LatentLayout:
+    """How a bundle divides its latents.
+
+    Attributes:
+        hyper_channels: N.
+        slices: channels of each latent slice.
+        layer_slices: how many slices each refinement layer carries; the base layer carries the hyper-latent.
+    """
+
+    hyper_channels: int
+    slices: tuple[int, ...]
+    layer_slices: tuple[int, ...]
+
+    @property
+    def layers(self) -> int:
+        """Number of layers, the base included."""
+        return 1 + len(self.layer_slices)
+
+    @property
+    def first_slice(self) -> tuple[int, ...]:
+        """First slice of each refinement layer, and the number of slices at the end."""
+        return (0, *np.cumsum(self.layer_slices).tolist())
+
+
+@dataclass
+class EncodedLatents:
+    """What `LatentCoder.encode` gives.
+
+    Attributes:
+        payloads: one byte string a layer.
+        y_hat: decoded latent ``1 x M x h x w`` in units of 2^-4, as the decoder will have it.
+        ideal_bits: code length of all symbols under the coding tables, without escapes' excess, for each layer.
+    """
+
+    payloads: list[bytes]
+    y_hat: Integers
+    ideal_bits: list[float] = field(default_factory=list)
+
+
+def anchor_mask(height: int, width: int) -> NDArray[np.bool_]:
+    """Anchors of the checkerboard, ``height x width``: positions where row plus column is odd."""
+    return np.add.outer(np.arange(height), np.arange(width)) % 2 == 1
+
+
+class LatentCoder:
+    """Codes latents of one bundle.
+
+    Args:
+        layout: slices and layers.
+        tables: coding tables.
+        backend: who computes means and scales.
+    """
+
+    def __init__(self, layout: LatentLayout, tables: CodingTables, backend: EntropyBackend) -> None:
+        self.layout, self.tables, self.backend = layout, tables, backend
+        self._hyper_models = CoderModels(tables.hyper)
+        self._latent_models = CoderModels(tables.latent)
+
+    def encode(self, y: NDArray[np.float32], z: NDArray[np.float32], salt: bytes) -> EncodedLatents:
+        """Code one picture's latents.
+
+        Args:
+            y: ``1 x M x h x w``, scaled by the operating point's gain.
+            z: ``1 x N x h/4 x w/4``.
+            salt: bytes that every layer's checksum also covers: the picture header.
+        """
+        fixed = np.rint(np.clip(y, -LARGEST_SYMBOL, LARGEST_SYMBOL) * UNIT).astype(np.int32)
+        z_symbols = np.rint(np.clip(z, -LARGEST_SYMBOL, LARGEST_SYMBOL)).astype(np.int32)
+        payloads, ideal = [], []
+
+        encoder, check = SymbolEncoder(), zlib.crc32(salt)
+        index = self._hyper_index(z_symbols.shape)
+        encoder.encode(z_symbols.reshape(-1), index, self._hyper_models)
+        payloads.append(encoder.finish() + _check(z_symbols.reshape(-1), check))
+        ideal.append(_ideal_bits(z_symbols.reshape(-1), index, self._hyper_models))
+
+        y_hat = np.zeros_like(fixed)
+        for layer, passes in self._layers(z_symbols, y_hat):
+            encoder, check, bits = SymbolEncoder(), zlib.crc32(bytes([layer]), zlib.crc32(salt)), 0.0
+            seen: list[Symbols] = []
+            for channels, mask, scales, means in passes:
+                part, centre = fixed[0, channels][:, mask], means[0][:, mask]
+                # Half a unit rounds up; the decoder never sees the difference.
+                symbols = np.clip((part - centre + UNIT // 2) >> LATENT_BITS, -LARGEST_SYMBOL, LARGEST_SYMBOL)
+                index = self.tables.scale_index(scales[0][:, mask]).reshape(-1)
+                encoder.encode(symbols.reshape(-1), index, self._latent_models)
+                bits += _ideal_bits(symbols.reshape(-1), index, self._latent_models)
+                seen.append(symbols.reshape(-1))
+                y_hat[0, channels, mask] = ((symbols << LATENT_BITS) + centre).T
+            payloads.append(encoder.finish() + _check(np.concatenate(seen), check))
+            ideal.append(bits)
+        return EncodedLatents(payloads, y_hat, ideal)
+
+    def decode(self, payloads: Sequence[bytes], height: int, width: int, salt: bytes) -> tuple[Integers, Integers]:
+        """Decode a prefix of a picture's layers; what is missing takes its predicted means.
+
+        Args:
+            payloads: at least the base layer's, in order.
+            height: rows of y.
+            width: columns of y.
+            salt: the picture header's bytes.
+
+        Returns:
+            ``(y_hat, z)``, integers in units of 2^-4 and 1: ``1 x M x h x w`` and ``1 x N x h/4 x w/4``.
+
+        Raises:
+            CorruptDataError: naming the layer, if one is not what was encoded.
+        """
+        shape = (1, self.layout.hyper_channels, height // 4, width // 4)
+        decoder, check = self._open(payloads[0], 0)
+        z = decoder.decode(self._hyper_index(shape), self._hyper_models)
+        _verify(z, zlib.crc32(salt), check, 0)
+        z = z.reshape(shape)
+
+        y_hat = np.zeros((1, sum(self.layout.slices), height, width), np.int32)
+        for layer, passes in self._layers(z, y_hat):
+            given = layer < len(payloads)
+            if given:
+                decoder, check = self._open(payloads[layer], layer)
+            seen = []
+            for channels, mask, scales, means in passes:
+                centre = means[0][:, mask]
+                if given:
+                    symbols = decoder.decode(
+                        self.tables.scale_index(scales[0][:, mask]).reshape(-1), self._latent_models
+                    )
+                    seen.append(symbols)
+                    centre = centre + (symbols.reshape(centre.shape) << LATENT_BITS)
+                y_hat[0, channels, mask] = centre.T
+            if given:
+                _verify(np.concatenate(seen), zlib.crc32(bytes([layer]), zlib.crc32(salt)), check, layer)
+        return y_hat, z
+
+    @staticmethod
+    def _open(payload: bytes, layer: int) -> tuple[SymbolDecoder, bytes]:
+        if len(payload) < CHECK_BYTES:
+            raise CorruptDataError(f"layer {layer} has {len(payload)} bytes, too few for its checksum; send it again")
+        return SymbolDecoder(payload[:-CHECK_BYTES]), payload[-CHECK_BYTES:]
+
+    def _hyper_index(self, shape: tuple[int, ...]) -> NDArray[np.intp]:
+        return np.repeat(np.arange(shape[1]), shape[2] * shape[3])
+
+    def _layers(self, z: Integers, y_hat: Integers) -> Iterator[tuple[int, "Iterator[_Pass]"]]:
+        """Yield ``(layer number, passes)``; the caller writes every pass's result into ``y_hat`` before the next."""
+        hyper = self.backend.hyper(z << LATENT_BITS)
+        bounds = self.layout.first_slice
+        for layer in range(1, self.layout.layers):
+            yield layer, self._passes(range(bounds[layer - 1], bounds[layer]), hyper, y_hat)
+
+    def _passes(self, slices: range, hyper: Integers, y_hat: Integers) -> "Iterator[_Pass]":
+        offsets = np.cumsum((0, *self.layout.slices)).tolist()
+        mask = anchor_mask(*y_hat.shape[2:])
+        for i in slices:
+            channels = slice(offsets[i], offsets[i + 1])
+            scales, means, context = self.backend.anchor(i, hyper, y_hat[:, : offsets[i]])
+            yield channels, mask, scales, means
+            yield channels, ~mask, *self.backend.nonanchor(i, hyper, context, y_hat[:, channels] * mask)
+
+
+_Pass = tuple[slice, NDArray[np.bool_], Integers, Integers]
+"""Channels of y, positions, scales and means of one coding pass."""
+
+
+def _check(symbols: Symbols, start: int) -> bytes:
+    value = zlib.crc32(np.ascontiguousarray(symbols).astype("<i2").tobytes(), start)
+    return (value & 0xFFFF).to_bytes(CHECK_BYTES, "little")
+
+
+def _verify(symbols: Symbols, start: int, check: bytes, layer: int) -> None:
+    if _check(symbols, start) != check:
+        raise CorruptDataError(f"layer {layer} decodes to other symbols than were sent; send it again")
+
+
+def _ideal_bits(symbols: Symbols, index: NDArray[np.intp], models: CoderModels) -> float:
+    total = 0.0
+    for number in np.unique(index):
+        table = models.tables[number]
+        positions = symbols[index == number] - table.first
+        outside = (positions < 0) | (positions >= table.symbols)
+        total += float(table.bits()[np.where(outside, table.symbols, positions)].sum())
+    return total

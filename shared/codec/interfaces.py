@@ -1,0 +1,84 @@
+"""What the rooms on both sides of the codec may expect of it; the link, the nodes and the tests need nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+"""A picture as RGB bytes, shape ``height x width x 3``."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One quality level of a bundle.
+
+    Attributes:
+        quality: its number on the command line, 1 (fewest bytes) upwards.
+        name: how people call it.
+        bits_per_pixel: mean rate over the validation photographs, every header byte of a ``.pin`` file counted.
+    """
+
+    quality: int
+    name: str
+    bits_per_pixel: float
+
+
+class PictureEncoder(Protocol):
+    """The sending side of a bundle."""
+
+    @property
+    def bundle_id(self) -> bytes:
+        """First four bytes of the bundle's hash, as in every picture header."""
+
+    @property
+    def operating_points(self) -> Sequence[OperatingPoint]:
+        """Quality levels, fewest bytes first."""
+
+    def encode(self, pixels: Pixels, quality: int, *, captured: int | None = None) -> list[bytes]:
+        """Encode a picture into layers, the base first.
+
+        Args:
+            pixels: RGB bytes ``height x width x 3``, sides 1 to 65535.
+            quality: number of one of the operating points.
+            captured: capture time in whole seconds since 1970, or None to leave it out.
+
+        Returns:
+            The layers; every prefix of at least one layer can be decoded.
+
+        Raises:
+            PinholeError: if the picture or the quality cannot be encoded.
+        """
+
+    def encode_within(self, pixels: Pixels, largest: int, *, captured: int | None = None) -> list[bytes]:
+        """Encode at the best operating point whose layers take at most ``largest`` bytes together.
+
+        Where even the lowest point takes more, its layers are returned without those that do not fit; the base layer
+        always stays.
+        """
+
+
+class PictureDecoder(Protocol):
+    """The receiving side of a bundle."""
+
+    @property
+    def bundle_id(self) -> bytes:
+        """First four bytes of the bundle's hash, as in every picture header."""
+
+    def preview(self, layers: Sequence[bytes]) -> Pixels:
+        """Decode a prefix of the layers without diffusion.
+
+        Raises:
+            CorruptDataError: if a layer is not what was encoded; never returns a wrong picture.
+        """
+
+    def decode(self, layers: Sequence[bytes], *, steps: int | None = None, seed: int = 0) -> Pixels:
+        """Decode a prefix of the layers with ``steps`` steps of diffusion (None: the bundle's default; 0: preview).
+
+        The same layers, steps and seed give the same picture.
+
+        Raises:
+            CorruptDataError: if a layer is not what was encoded; never returns a wrong picture.
+        """
