@@ -1,0 +1,19 @@
+"""The link core: packets, forward error correction, sessions and the station. No I/O, no clock, no threads."""
+
+from shared.link.config import LinkConfig
+from shared.link.events import LayerAcknowledged, LayerReceived, LayerSent, SenderEvent
+from shared.link.sender_session import SenderSession
+from shared.link.station import Station
+from shared.link.statistics import SenderStatistics, StationStatistics
+
+__all__ = [
+    "LayerAcknowledged",
+    "LayerReceived",
+    "LayerSent",
+    "LinkConfig",
+    "SenderEvent",
+    "SenderSession",
+    "SenderStatistics",
+    "Station",
+    "StationStatistics",
+]

@@ -1,0 +1,195 @@
+"""Blocks on their way out: layers framed, cut into symbols, with repair symbols made when they are wanted."""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from shared.link import reed_solomon
+from shared.link.frames import Cursor, Ending, Piece, fill_symbol
+from shared.link.galois import Symbols
+from shared.link.packet import data_overhead
+
+MOST_SOURCE_SYMBOLS = 64
+"""Source symbols of a block. Longer code words protect hardly better and cost time and memory at both ends."""
+
+_SMALLEST_SYMBOL = 24
+_COST_OF_A_PACKET = data_overhead(coded=True, long=False) + 28
+"""Bytes, with the IPv4 and UDP headers below us, against which smaller symbols must pay."""
+
+LayerKey = tuple[int, int]
+"""Sequence and layer."""
+
+
+@dataclass
+class OutgoingBlock:
+    """A block that has been closed.
+
+    Attributes:
+        priority: 0 base layers, 1 refinements.
+        sources: source symbols; all of one length but the last, which may be shorter.
+        m: repair symbols of its code, more than are sent unasked when the station can ask.
+        layers: the layers of which it carries parts.
+        plan: symbols still to be sent unasked.
+        number: given when the first symbol goes out, None before.
+        next_repair: first repair symbol, counted from 0, that has never been sent.
+        next_source: source symbol whose turn it is when all repair symbols have been sent.
+        sent: by symbol, the first and the last time at which it was sent.
+        last_sent: seconds, when any symbol was sent last.
+        deadline: seconds, when to ask for an answer; None while symbols are still to go out.
+        attempts: time-outs since the station was last heard on this block.
+        queued: symbols of it that wait in the repair queue.
+        done: nothing of it is wanted any more.
+    """
+
+    priority: int
+    sources: list[bytes]
+    m: int
+    layers: set[LayerKey]
+    plan: deque[int]
+    number: int | None = None
+    next_repair: int = 0
+    next_source: int = 0
+    sent: dict[int, tuple[float, float]] = field(default_factory=dict)
+    last_sent: float = 0.0
+    deadline: float | None = None
+    attempts: int = 0
+    queued: int = 0
+    done: bool = False
+
+    @property
+    def k(self) -> int:
+        """Source symbols."""
+        return len(self.sources)
+
+    @property
+    def coded(self) -> bool:
+        """Whether it is a block of a code; else it is one packet."""
+        return self.m > 0
+
+    def symbol(self, index: int) -> bytes:
+        """Symbol ``index`` of the code word, 0 to k+m-1."""
+        if index < self.k:
+            return self.sources[index]
+        repair = reed_solomon.encode(self._columns(), self.m, first=index - self.k, count=1)
+        return bytes(repair[0])
+
+    def symbol_bytes(self, index: int) -> int:
+        """Length of a symbol."""
+        return len(self.sources[index]) if index < self.k else len(self.sources[0])
+
+    def next_symbol_to_repair(self) -> int:
+        """A repair symbol never sent, or else the source symbols in turn."""
+        if self.next_repair < self.m:
+            self.next_repair += 1
+            return self.k + self.next_repair - 1
+        index = self.next_source % self.k
+        self.next_source += 1
+        return index
+
+    def _columns(self) -> Symbols:
+        length = len(self.sources[0])
+        columns = np.zeros((self.k, length), dtype=np.uint8)
+        for row, source in zip(columns, self.sources, strict=True):
+            row[: len(source)] = np.frombuffer(source, dtype=np.uint8)
+        return columns
+
+
+def close_coded_block(
+    pieces: Sequence[Piece], priority: int, *, packet_bytes: int, parity: float, repeats: int, may_be_asked: bool
+) -> tuple[OutgoingBlock, Cursor]:
+    """Make one coded block of as many pieces as it takes.
+
+    Args:
+        pieces: what waits, in order; at least one.
+        priority: priority class of the block.
+        packet_bytes: largest packet.
+        parity: repair symbols sent unasked per source symbol, above 0.
+        repeats: how often everything is sent.
+        may_be_asked: make a code with room for repair symbols that only go out on request.
+
+    Returns:
+        The block and the cursor to what it could not take.
+    """
+    sources, cursor = _cut(pieces, packet_bytes - data_overhead(coded=True, long=True), parity)
+    k = len(sources)
+    planned = math.ceil(k * parity)
+    m = min(planned + max(k, 4) if may_be_asked else planned, reed_solomon.LONGEST_CODE_WORD - k)
+    return OutgoingBlock(
+        priority, sources, m, _keys(pieces, cursor), deque([*range(k + planned)] * repeats), next_repair=planned
+    ), cursor
+
+
+def close_uncoded_block(
+    pieces: Sequence[Piece], priority: int, *, room: int, repeats: int
+) -> tuple[OutgoingBlock, Cursor]:
+    """Make one packet's symbol of as many pieces as it takes; arguments as for `close_coded_block`."""
+    symbol, cursor = fill_symbol(pieces, Cursor(), room, Ending.CUT)
+    return OutgoingBlock(priority, [symbol], 0, _keys(pieces, cursor), deque([0] * repeats)), cursor
+
+
+def remaining(pieces: Sequence[Piece], cursor: Cursor) -> list[Piece]:
+    """What lies behind a cursor, as pieces."""
+    if cursor.item >= len(pieces):
+        return []
+    piece = pieces[cursor.item]
+    start = piece.start if cursor.offset is None else cursor.offset
+    first = Piece(piece.sequence, piece.layer, piece.layers, piece.payload, start)
+    return [first, *pieces[cursor.item + 1 :]]
+
+
+def _keys(pieces: Sequence[Piece], cursor: Cursor) -> set[LayerKey]:
+    whole = pieces[: cursor.item if cursor.offset is None else cursor.item + 1]
+    return {(piece.sequence, piece.layer) for piece in whole}
+
+
+def _cut(pieces: Sequence[Piece], largest: int, parity: float) -> tuple[list[bytes], Cursor]:
+    """Source symbols, in the number that costs the fewest bytes on the wire with repair symbols and headers.
+
+    A short block in one symbol would pay a whole copy for any parity at all; several smaller symbols pay the parity
+    asked for.
+    """
+    sources, cursor = _lay_out(pieces, largest)
+    if cursor.item < len(pieces) or len(sources) >= MOST_SOURCE_SYMBOLS:
+        return sources, cursor
+    best, fewest = sources, math.inf
+    for k in range(len(sources), min(len(sources) + 6, MOST_SOURCE_SYMBOLS) + 1):
+        candidate = _in_symbols(pieces, k, largest)
+        if candidate is None:
+            continue
+        cost = (k + math.ceil(k * parity)) * (len(candidate[0]) + _COST_OF_A_PACKET)
+        cost -= len(candidate[0]) - len(candidate[-1])
+        if cost < fewest:
+            best, fewest = candidate, cost
+    return best, cursor
+
+
+def _in_symbols(pieces: Sequence[Piece], k: int, largest: int) -> list[bytes] | None:
+    """All pieces in exactly k symbols, as short as can be; None if that cannot be."""
+    low, high = _SMALLEST_SYMBOL, largest
+    found = None
+    while low <= high:
+        size = (low + high) // 2
+        sources, cursor = _lay_out(pieces, size, k)
+        if cursor.item == len(pieces):
+            found = sources
+            high = size - 1
+        else:
+            low = size + 1
+    return found if found is not None and len(found) == k else None
+
+
+def _lay_out(pieces: Sequence[Piece], size: int, most: int = MOST_SOURCE_SYMBOLS) -> tuple[list[bytes], Cursor]:
+    """At most ``most`` symbols of ``size`` bytes, the last as short as its frames allow."""
+    sources: list[bytes] = []
+    cursor = Cursor()
+    while cursor.item < len(pieces) and len(sources) < most:
+        symbol, after = fill_symbol(pieces, cursor, size, Ending.PADDED)
+        if after.item < len(pieces) and len(sources) < most - 1:
+            symbol, after = fill_symbol(pieces, cursor, size, Ending.FULL)
+            symbol = symbol.ljust(size, b"\0")
+        sources.append(symbol)
+        cursor = after
+    return sources, cursor

@@ -1,0 +1,41 @@
+"""What the link tells its owner."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayerReceived:
+    """At the station: a layer is whole. Once per layer and session.
+
+    Attributes:
+        sender: the sender's id, u32.
+        sequence: the picture's number at that sender, u32.
+        layer: 0 is the base.
+        layers: how many layers the picture has, 1 to 16.
+        payload: the bytes as they were submitted.
+    """
+
+    sender: int
+    sequence: int
+    layer: int
+    layers: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class LayerAcknowledged:
+    """At the sender: the station has the layer in durable storage."""
+
+    sequence: int
+    layer: int
+
+
+@dataclass(frozen=True)
+class LayerSent:
+    """At a simplex sender: the last packet that carries a part of the layer has been handed out."""
+
+    sequence: int
+    layer: int
+
+
+SenderEvent = LayerAcknowledged | LayerSent

@@ -1,0 +1,324 @@
+"""The station's side of one sender: packets in, layers out, acknowledgements and repair requests back."""
+
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Iterable
+from itertools import islice
+
+from shared.errors import CorruptDataError
+from shared.link.blocks import LayerKey
+from shared.link.control import Echo, Report, Request, encode_report
+from shared.link.events import LayerReceived
+from shared.link.frames import Frame, read_frames
+from shared.link.packet import BLOCK_NUMBERS, CONTROL_OVERHEAD, DataPacket, SessionIdentity, encode_control
+from shared.link.reassembly import IncomingBlock, IncomingLayer
+from shared.link.statistics import StationStatistics
+
+ANSWER_AFTER = 0.25
+"""Seconds for which acknowledgements are gathered, and for which packets that overtook each other are waited for."""
+
+REQUEST_AFTER = 1.0
+"""Seconds until a block is asked for when the sender went on with later ones but did not say that it is at its end."""
+
+_LAYERS_REMEMBERED = 65536
+_BLOCKS_REMEMBERED = 4096
+_GAPS_WATCHED = 64
+_CONFLICTS_ENDURED = 8
+_COST_OF_AN_ENTRY = 64
+"""Bytes that an unfinished block or layer is reckoned to take besides its data, so that empty ones are bounded too."""
+
+
+class StationSession:
+    """One epoch of one sender.
+
+    Args:
+        identity: whose.
+        seed: its `SessionIdentity.checksum_seed`.
+        events: where received layers go.
+    """
+
+    def __init__(self, identity: SessionIdentity, seed: int, events: deque[LayerReceived]) -> None:
+        self.identity = identity
+        self.seed = seed
+        self.path: Hashable = None
+        self.mute = False
+        self.statistics = StationStatistics()
+        self.buffered_bytes = 0
+        self._events = events
+        self._highest: int | None = None
+        self._blocks: OrderedDict[int, IncomingBlock] = OrderedDict()
+        self._block_layers: dict[int, set[LayerKey]] = {}
+        self._completed: OrderedDict[int, tuple[LayerKey, ...]] = OrderedDict()
+        self._layers: OrderedDict[LayerKey, IncomingLayer] = OrderedDict()
+        # True: acknowledged; False: handed to the owner, who has not stored it yet.
+        self._delivered: OrderedDict[LayerKey, bool] = OrderedDict()
+        self._requests: dict[int, float] = {}
+        self._asked: set[int] = set()
+        self._acknowledgements: set[LayerKey] = set()
+        self._complete: set[int] = set()
+        self._echo: tuple[int, int, float] | None = None
+        self._report_at: float | None = None
+
+    def receive(self, packet: DataPacket, size: int, now: float) -> None:
+        """Take a packet of this session.
+
+        Args:
+            packet: the packet.
+            size: its bytes.
+            now: seconds.
+
+        Raises:
+            CorruptDataError: if its contents contradict themselves or what is known; nothing of it is kept.
+        """
+        self.statistics.packets_received += 1
+        self.statistics.bytes_received += size
+        self.mute = packet.mute
+        number = self._unwrap(packet.block)
+        block = self._blocks.get(number)
+        if number in self._completed:
+            self.statistics.symbols_duplicate += 1
+            self._repeat(self._completed[number], now)
+            if not all(self._delivered.get(key) for key in self._completed[number]):
+                self._complete.add(number)
+                self._answer(now)
+        elif not packet.coded:
+            self._complete_block(number, self._take_frames([*read_frames(packet.symbol)], now))
+        else:
+            self._take_symbol(number, block, packet, now)
+        self._note_progress(number, packet, now)
+
+    def acknowledge(self, key: LayerKey, now: float) -> None:
+        """The owner has stored a layer."""
+        self.statistics.layers_acknowledged += 1
+        self._remember(key, acknowledged=True)
+        self._drop_layer(key)
+        if not self.mute:
+            self._acknowledgements.add(key)
+            self._answer(now)
+
+    def next_timer(self) -> float | None:
+        """Seconds at which a report is due, None if none is."""
+        times = [at for at in (self._report_at, min(self._requests.values(), default=None)) if at is not None]
+        return min(times, default=None)
+
+    def reports(self, now: float, packet_bytes: int) -> list[bytes]:
+        """The control packets that are due, each at most ``packet_bytes`` long."""
+        due = self.next_timer()
+        if due is None or due > now:
+            return []
+        requests = [self._request(number) for number, at in sorted(self._requests.items()) if at <= now]
+        self._asked.update(number for number, at in self._requests.items() if at <= now and number in self._blocks)
+        self._requests = {number: at for number, at in self._requests.items() if at > now}
+        pictures: dict[int, int] = {}
+        for sequence, layer in self._acknowledgements:
+            pictures[sequence] = pictures.get(sequence, 0) | 1 << layer
+        complete = [number % BLOCK_NUMBERS for number in sorted(self._complete) if not self._is_stored(number)]
+        echo = None
+        if self._echo is not None:
+            block, index, heard = self._echo
+            echo = Echo(block % BLOCK_NUMBERS, index, max(0, min(int((now - heard) * 1000), 0xFFFFFFFF)))
+        self._acknowledgements.clear()
+        self._complete.clear()
+        self._echo = None
+        self._report_at = None
+        messages = _pack(sorted(pictures.items()), requests, complete, echo, packet_bytes - CONTROL_OVERHEAD)
+        packets = [encode_control(self.identity, message) for message in messages]
+        self.statistics.requests_sent += len(requests)
+        self.statistics.reports_sent += len(packets)
+        self.statistics.report_bytes_sent += sum(map(len, packets))
+        return packets
+
+    def shrink(self) -> None:
+        """Give up the oldest unfinished block, or else the oldest unfinished layer, to free memory."""
+        if self._blocks:
+            self._forget_block(next(iter(self._blocks)))
+            self.statistics.blocks_dropped += 1
+        elif self._layers:
+            self._lose_layer(next(iter(self._layers)))
+
+    @property
+    def unfinished_blocks(self) -> int:
+        """Blocks of which something is wanting."""
+        return len(self._blocks)
+
+    def _unwrap(self, wire: int) -> int:
+        """The block number nearest to the highest seen that is ``wire`` modulo 2**16."""
+        if self._highest is None:
+            # One round above zero, so that what came before the first packet heard has a number as well.
+            return wire + BLOCK_NUMBERS
+        step = (wire - self._highest) % BLOCK_NUMBERS
+        return self._highest + (step if step < BLOCK_NUMBERS // 2 else step - BLOCK_NUMBERS)
+
+    def _take_symbol(self, number: int, block: IncomingBlock | None, packet: DataPacket, now: float) -> None:
+        # A source symbol is read before it is kept: one that is not made of frames is as good as lost.
+        frames = [*read_frames(packet.symbol)] if packet.index < packet.k else []
+        if block is None:
+            block = IncomingBlock(packet.k, packet.m)
+        before = block.bytes
+        try:
+            if (block.k, block.m) != (packet.k, packet.m):
+                raise CorruptDataError("packets of one block disagree on its code")
+            new = block.add(packet.index, packet.symbol)
+        except CorruptDataError:
+            self.statistics.symbols_conflicting += 1
+            self.buffered_bytes += block.bytes - before
+            block.conflicts += 1
+            if block.conflicts > _CONFLICTS_ENDURED:
+                # Perhaps it was the first symbol that lied, and honest ones are turned away for it: begin again.
+                self._forget_block(number)
+                self.statistics.blocks_dropped += 1
+            raise
+        if number not in self._blocks:
+            self._blocks[number] = block
+            self._block_layers[number] = set()
+            self.buffered_bytes += _COST_OF_AN_ENTRY
+        self.buffered_bytes += block.bytes - before
+        if not new:
+            self.statistics.symbols_duplicate += 1
+            self._repeat(self._block_layers[number], now)
+            return
+        self._block_layers[number] |= self._take_frames(frames, now)
+        if block.complete:
+            self._complete_block(number, self._block_layers[number])
+        elif block.restorable:
+            self._restore(number, block, now)
+
+    def _restore(self, number: int, block: IncomingBlock, now: float) -> None:
+        try:
+            symbols, repaired = block.restore()
+            frames = [frame for symbol in symbols for frame in read_frames(symbol)]
+        except CorruptDataError:
+            # Some symbol lied past its checksum. More symbols may tell which; until then the block stays open, and
+            # asking for repair brings them.
+            self.statistics.symbols_conflicting += 1
+            self._requests.setdefault(number, now + ANSWER_AFTER)
+            return
+        self.statistics.symbols_recovered += len(symbols)
+        self.statistics.columns_repaired += repaired
+        self._complete_block(number, self._block_layers[number] | self._take_frames(frames, now))
+
+    def _complete_block(self, number: int, layers: Iterable[LayerKey]) -> None:
+        self._completed[number] = tuple(layers)
+        if len(self._completed) > _BLOCKS_REMEMBERED:
+            self._completed.popitem(last=False)
+        self._forget_block(number)
+        self._complete.add(number)
+        self._requests.pop(number, None)
+        self.statistics.blocks_completed += 1
+
+    def _forget_block(self, number: int) -> None:
+        block = self._blocks.pop(number, None)
+        if block is not None:
+            self.buffered_bytes -= block.bytes + _COST_OF_AN_ENTRY
+        self._block_layers.pop(number, None)
+        self._asked.discard(number)
+
+    def _lose_layer(self, key: LayerKey) -> None:
+        """Give up an unfinished layer so that every block with a part of it counts as never received."""
+        self._drop_layer(key)
+        self.statistics.layers_dropped += 1
+        for number in [number for number, keys in self._completed.items() if key in keys]:
+            del self._completed[number]
+        for number in [number for number, keys in self._block_layers.items() if key in keys]:
+            self._forget_block(number)
+
+    def _take_frames(self, frames: list[Frame], now: float) -> set[LayerKey]:
+        keys = set()
+        for frame in frames:
+            key = (frame.sequence, frame.layer)
+            keys.add(key)
+            if key in self._delivered:
+                self.statistics.layers_duplicate += frame.final
+                self._repeat((key,), now)
+                continue
+            self._take_frame(key, frame)
+        return keys
+
+    def _take_frame(self, key: LayerKey, frame: Frame) -> None:
+        layer = self._layers.get(key)
+        if layer is None:
+            layer = self._layers[key] = IncomingLayer(frame.layers)
+            self.buffered_bytes += _COST_OF_AN_ENTRY
+        before = layer.bytes
+        try:
+            payload = layer.add(frame)
+        except CorruptDataError:
+            # Either this part or an earlier one is wrong. Without the layer both go, and the sender, who gets no
+            # acknowledgement, sends it again.
+            self._lose_layer(key)
+            return
+        self.buffered_bytes += layer.bytes - before
+        if payload is None:
+            return
+        self._drop_layer(key)
+        self._remember(key, acknowledged=False)
+        self.statistics.layers_received += 1
+        self._events.append(LayerReceived(self.identity.sender, *key, frame.layers, payload))
+
+    def _drop_layer(self, key: LayerKey) -> None:
+        layer = self._layers.pop(key, None)
+        if layer is not None:
+            self.buffered_bytes -= layer.bytes + _COST_OF_AN_ENTRY
+
+    def _remember(self, key: LayerKey, *, acknowledged: bool) -> None:
+        self._delivered[key] = acknowledged or self._delivered.get(key, False)
+        self._delivered.move_to_end(key)
+        if len(self._delivered) > _LAYERS_REMEMBERED:
+            self._delivered.popitem(last=False)
+
+    def _repeat(self, layers: Iterable[LayerKey], now: float) -> None:
+        """Acknowledge stored layers once more: that they come again shows that the first time was lost."""
+        stored = [key for key in layers if self._delivered.get(key)]
+        if stored and not self.mute:
+            self._acknowledgements.update(stored)
+            self._answer(now)
+
+    def _note_progress(self, number: int, packet: DataPacket, now: float) -> None:
+        """Decide when to report, and which blocks to ask for."""
+        if packet.mute:
+            self._complete.clear()
+            self._requests.clear()
+            return
+        self._echo = (number, packet.index, now)
+        if packet.long:
+            self._answer(now)
+        if self._highest is not None and number > self._highest and len(self._requests) < _BLOCKS_REMEMBERED:
+            for gap in range(max(self._highest + 1, number - _GAPS_WATCHED), number):
+                self._requests[gap] = now + REQUEST_AFTER
+        self._highest = number if self._highest is None else max(self._highest, number)
+        if number not in self._blocks:
+            self._requests.pop(number, None)
+        elif number in self._requests or packet.poll:
+            # While symbols of a block keep coming there is nothing to ask for.
+            self._requests[number] = now + (ANSWER_AFTER if packet.poll else REQUEST_AFTER)
+        self._asked.discard(number)
+        for other in islice(self._blocks, _GAPS_WATCHED):
+            if other < number and other not in self._requests and other not in self._asked:
+                self._requests[other] = now + REQUEST_AFTER
+
+    def _answer(self, now: float) -> None:
+        if self._report_at is None and not self.mute:
+            self._report_at = now + ANSWER_AFTER
+
+    def _request(self, number: int) -> Request:
+        block = self._blocks.get(number)
+        if block is None:
+            return Request(number % BLOCK_NUMBERS, 0, b"")
+        return Request(number % BLOCK_NUMBERS, block.needed, block.missing())
+
+    def _is_stored(self, number: int) -> bool:
+        return all(self._delivered.get(key) for key in self._completed.get(number, ()))
+
+
+def _pack(
+    pictures: list[tuple[int, int]], requests: list[Request], complete: list[int], echo: Echo | None, room: int
+) -> list[bytes]:
+    """Reports of at most ``room`` bytes each that say it all together."""
+    message = encode_report(Report(tuple(pictures), tuple(requests), tuple(complete), echo))
+    entries = len(pictures) + len(requests) + len(complete)
+    if len(message) <= room or entries <= 1:
+        return [message]
+    first, second = slice(0, None, 2), slice(1, None, 2)
+    return [
+        *_pack(pictures[first], requests[first], complete[first], echo, room),
+        *_pack(pictures[second], requests[second], complete[second], None, room),
+    ]
