@@ -1,0 +1,193 @@
+"""``pinhole send``: pictures of a folder over a narrow link."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sender.intake import Intake
+from sender.node import NodeCounters, NodeSettings, SenderNode
+from sender.progress import Progress, summary
+from sender.rate import RatePolicy, overhead_factor
+from sender.source import Source, WatchedFolder
+from sender.spool import Spool
+from sender.units import format_rate, parse_rate
+from shared.codec.interfaces import PictureEncoder
+from shared.errors import PinholeError
+from shared.link.config import LinkConfig
+from shared.transports import open_client
+from shared.transports.base import ClientTransport
+
+_BURST_PACKETS = 2  # depth of the token bucket: enough for two packets, little enough for a modem's buffer
+
+
+def send(
+    source: Annotated[str, typer.Option(help="Folder of pictures; it and its subfolders are watched.")],
+    to: Annotated[str, typer.Option(help="The station: tcp://HOST:PORT (ZeroMQ) or udp://HOST:PORT.")],
+    budget: Annotated[str, typer.Option(help="Bits per second on the wire, for example 9.6kbps; or 'unlimited'.")],
+    state: Annotated[
+        Path | None, typer.Option(help="Folder of the spool, one per source and station.", show_default="user state")
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End when all that was found is acknowledged.")] = False,
+    quality: Annotated[int | None, typer.Option(help="Fixed operating point, 1 (fewest bytes) upwards.")] = None,
+    max_bytes: Annotated[int | None, typer.Option(help="Largest size of a picture's layers in bytes.")] = None,
+    latency: Annotated[
+        float | None, typer.Option(help="Seconds a picture may wait and travel; sizes are chosen to meet it.")
+    ] = None,
+    packet_bytes: Annotated[int, typer.Option(help="Largest packet, header included.")] = 1200,
+    parity: Annotated[
+        float, typer.Option(help="Repair per source symbol, 0 to 1; base layers get twice as much.")
+    ] = 0.25,
+    interleave: Annotated[int, typer.Option(help="Pictures that share one code block.")] = 4,
+    simplex: Annotated[bool, typer.Option("--simplex", help="There is no way back from the station.")] = False,
+    repeats: Annotated[int, typer.Option(help="Simplex: times that everything is sent.")] = 1,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Send unsealed: anyone on the way can look.")] = False,
+    bundle: Annotated[str, typer.Option(help="Bundle name or folder.")] = "pocket",
+    max_age: Annotated[
+        float | None, typer.Option(help="Seconds after which a picture not yet being sent is given up.")
+    ] = None,
+) -> None:
+    """Send the pictures of a folder to a ground station, now and as they come."""
+    console = Console(stderr=True)
+    if not insecure:
+        raise PinholeError("sealing the link is not built yet; pass --insecure to send pictures that anyone can read")
+    link = link_config(
+        rate=None if budget == "unlimited" else parse_rate(budget),
+        packet_bytes=packet_bytes,
+        parity=parity,
+        interleave=interleave,
+        simplex=simplex,
+        repeats=repeats,
+    )
+    policy = rate_policy(link, latency=latency, quality=quality, max_bytes=max_bytes)
+    if max_age is not None and not max_age > 0:
+        raise PinholeError(f"--max-age must be greater than 0, not {max_age:g}")
+    # The encoder's runtime takes a second to load; wrong usage is told before that.
+    from sender.encoder import OnnxEncoder
+    from shared.codec.bundle import find_bundle
+
+    encoder = OnnxEncoder(find_bundle(bundle))
+    if quality is not None and quality not in [point.quality for point in encoder.operating_points]:
+        known = ", ".join(str(point.quality) for point in encoder.operating_points)
+        raise PinholeError(f"--quality {quality} is not in bundle {bundle}; choose one of {known}")
+    console.print("WARNING: the link is not sealed. Anyone on the way can read and forge pictures.", style="bold red")
+    with closing(Spool(state or default_state())) as spool:
+        counters = send_pictures(
+            open_source(source, spool),
+            encoder,
+            spool,
+            link,
+            policy,
+            lambda: open_client(to),
+            settings=NodeSettings(once=once, max_age=max_age),
+            console=console,
+        )
+    if once and counters.refused:
+        raise typer.Exit(1)
+
+
+def send_pictures(
+    source: Source,
+    encoder: PictureEncoder,
+    spool: Spool,
+    link: LinkConfig,
+    policy: RatePolicy,
+    open_transport: Callable[[], Awaitable[ClientTransport]],
+    *,
+    settings: NodeSettings,
+    console: Console,
+) -> NodeCounters:
+    """Run a node until it is done (``once``), or SIGTERM or SIGINT ends it; tell on ``console`` what happens.
+
+    Returns:
+        The node's counters.
+
+    Raises:
+        PinholeError: if the spool or the transport cannot be used.
+    """
+    progress = Progress(console)
+
+    async def run() -> NodeCounters:
+        intake = Intake(source, encoder, spool, policy)
+        node = SenderNode(intake, spool, link, open_transport, settings=settings, report=progress.report)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, node.stop)
+        rate = "no budget" if link.rate is None else f"budget {format_rate(link.rate)}"
+        progress.report(f"sender {spool.sender:08x}, start {spool.epoch}, {rate}")
+        began = time.monotonic()
+        following = asyncio.create_task(progress.follow(node))
+        try:
+            return await node.run()
+        finally:
+            following.cancel()
+            with suppress(asyncio.CancelledError):
+                await following
+            progress.report(summary(node, simplex=link.simplex, seconds=time.monotonic() - began))
+
+    return asyncio.run(run())
+
+
+def link_config(
+    *, rate: float | None, packet_bytes: int, parity: float, interleave: int, simplex: bool, repeats: int
+) -> LinkConfig:
+    """Return the session's settings for the command's options.
+
+    Raises:
+        PinholeError: if a value is out of range.
+    """
+    if repeats != 1 and not simplex:
+        raise PinholeError("--repeats is for --simplex links; with a way back, lost packets are repaired as needed")
+    if not 0 <= parity <= 1:
+        raise PinholeError(f"--parity must be 0 to 1, not {parity:g}")
+    return LinkConfig(
+        packet_bytes=packet_bytes,
+        parity=parity,
+        base_parity=2 * parity,
+        interleave=interleave,
+        rate=rate,
+        burst_bytes=_BURST_PACKETS * packet_bytes,
+        simplex=simplex,
+        repeats=repeats,
+    )
+
+
+def rate_policy(link: LinkConfig, *, latency: float | None, quality: int | None, max_bytes: int | None) -> RatePolicy:
+    """Return the rate control's settings for a link and the command's options.
+
+    Raises:
+        PinholeError: if a value is out of range.
+    """
+    return RatePolicy(
+        budget=link.rate,
+        overhead=overhead_factor(
+            parity=link.parity, base_parity=link.base_parity, packet_bytes=link.packet_bytes, repeats=link.repeats
+        ),
+        latency=latency,
+        quality=quality,
+        max_bytes=max_bytes,
+    )
+
+
+def open_source(text: str, spool: Spool) -> Source:
+    """Return the source that ``text`` names.
+
+    Raises:
+        PinholeError: if there is no such source.
+    """
+    if text.startswith(("camera:", "rtsp:", "v4l2:")):
+        raise PinholeError(f"source {text}: cameras are not built yet; pass --source FOLDER")
+    return WatchedFolder(Path(text), taken=spool.knows_revision)
+
+
+def default_state() -> Path:
+    """Return the folder of the spool where none is given: below ``XDG_STATE_HOME`` (XDG Base Directory 0.8)."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "pinhole" / "sender"

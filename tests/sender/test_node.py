@@ -1,0 +1,361 @@
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sender.intake import Intake
+from sender.node import NodeSettings, SenderNode
+from sender.rate import RatePolicy
+from sender.source import WatchedFolder, capture_time
+from sender.spool import Backlog, DonePicture, Spool, SpoolFullError
+from shared.errors import PinholeError
+from shared.picture import load_picture
+from shared.transports import open_client
+from shared.transports.base import ClientTransport
+from tests.sender.fake_encoder import FakeEncoder
+from tests.sender.ground import FAST, Ground, ground_station
+from tests.sender.pictures import write_picture
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0  # seconds after which a test that hangs fails; no test waits for it otherwise
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(params=["tcp", "udp"])
+def url(request: pytest.FixtureRequest) -> str:
+    kind = socket.SOCK_STREAM if request.param == "tcp" else socket.SOCK_DGRAM
+    return f"{request.param}://127.0.0.1:{free_port(kind)}"
+
+
+def expected(folder: Path) -> list[list[bytes]]:
+    """The pictures of a folder as the ground must have them: each once, as the fake encoder makes them."""
+    encoder = FakeEncoder()
+    return [encoder.encode(load_picture(path), 2, captured=capture_time(path)) for path in sorted(folder.iterdir())]
+
+
+def make_node(
+    folder: Path, spool: Spool, url: str, lines: list[str], *, once: bool = True, simplex: bool = False
+) -> SenderNode:
+    source = WatchedFolder(folder, taken=spool.knows_revision)
+    return SenderNode(
+        Intake(source, FakeEncoder(), spool, RatePolicy(quality=2)),
+        spool,
+        replace(FAST, simplex=simplex),
+        lambda: open_client(url),
+        settings=NodeSettings(once=once, poll_every=0.05, silence=0.5),
+        report=lines.append,
+    )
+
+
+@asynccontextmanager
+async def running(node: SenderNode) -> AsyncIterator[None]:
+    """Run a node while the body runs, then stop it as a signal would."""
+    task = asyncio.create_task(node.run())
+    try:
+        yield
+    finally:
+        node.stop()
+        await task
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def test_once_brings_every_picture_and_ends(tmp_path: Path, url: str) -> None:
+    for seed in range(12):
+        write_picture(tmp_path / "in" / f"{seed}.png", seed)
+
+    async def transfer() -> Ground:
+        async with ground_station(url) as ground:
+            counters = await asyncio.wait_for(make_node(tmp_path / "in", spool, url, lines).run(), PATIENCE)
+            assert (counters.taken, counters.done, counters.refused) == (12, 12, 0)
+        return ground
+
+    lines: list[str] = []
+    with closing(Spool(tmp_path / "state")) as spool:
+        ground = asyncio.run(transfer())
+        assert spool.backlog == Backlog(0, 0, 0)
+    assert sorted(ground.pictures()) == sorted(expected(tmp_path / "in"))
+    assert len([line for line in lines if "acknowledged" in line]) == 12
+
+
+def test_once_on_an_empty_folder_ends_without_a_station(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with closing(Spool(tmp_path / "state")) as spool:
+        node = make_node(tmp_path / "in", spool, f"tcp://127.0.0.1:{free_port()}", [])
+        assert asyncio.run(asyncio.wait_for(node.run(), PATIENCE)).taken == 0
+
+
+def test_a_simplex_link_ends_when_everything_is_sent(tmp_path: Path, url: str) -> None:
+    for seed in range(5):
+        write_picture(tmp_path / "in" / f"{seed}.png", seed)
+
+    async def transfer() -> Ground:
+        async with ground_station(url, simplex=True) as ground:
+            node = make_node(tmp_path / "in", spool, url, [], simplex=True)
+            await asyncio.wait_for(node.run(), PATIENCE)
+            assert node.statistics.reports_received == 0
+            await asyncio.wait_for(ground.until(lambda ground: len(ground.pictures()) == 5), PATIENCE)
+        return ground
+
+    with closing(Spool(tmp_path / "state")) as spool:
+        ground = asyncio.run(transfer())
+        assert spool.backlog == Backlog(0, 0, 0)
+    assert sorted(ground.pictures()) == sorted(expected(tmp_path / "in"))
+
+
+def test_pictures_that_come_while_it_runs_and_bad_ones(tmp_path: Path, url: str) -> None:
+    folder = tmp_path / "in"
+    write_picture(folder / "first.png", 1)
+
+    async def transfer() -> Ground:
+        async with ground_station(url) as ground:
+            node = make_node(folder, spool, url, lines, once=False)
+            async with running(node):
+                await asyncio.wait_for(ground.until(lambda ground: len(ground.pictures()) == 1), PATIENCE)
+                (folder / "bad.png").write_bytes(b"nothing")
+                write_picture(folder / "second.png", 2)
+                await asyncio.wait_for(ground.until(lambda ground: len(ground.pictures()) == 2), PATIENCE)
+                await asyncio.wait_for(until(lambda: node.counters.done == 2 and node.counters.refused), PATIENCE)
+        return ground
+
+    lines: list[str] = []
+    with closing(Spool(tmp_path / "state")) as spool:
+        ground = asyncio.run(transfer())
+    (folder / "bad.png").unlink()
+    assert sorted(ground.pictures()) == sorted(expected(folder))
+    assert len([line for line in lines if "bad.png" in line]) == 1
+
+
+def test_the_station_may_be_away_and_the_node_restarted(tmp_path: Path, url: str) -> None:
+    for seed in range(6):
+        write_picture(tmp_path / "in" / f"{seed}.png", seed)
+
+    async def without_a_station() -> None:
+        node = make_node(tmp_path / "in", spool, url, lines)
+        async with running(node):
+            await asyncio.wait_for(until(lambda: node.counters.taken == 6 and node.station_away), PATIENCE)
+
+    async def with_a_late_station() -> Ground:
+        node = make_node(tmp_path / "in", spool, url, lines)
+        task = asyncio.create_task(node.run())
+        await asyncio.wait_for(until(lambda: node.station_away), PATIENCE)
+        async with ground_station(url) as ground:
+            counters = await asyncio.wait_for(task, PATIENCE)
+        assert (counters.taken, counters.done) == (0, 6)
+        return ground
+
+    lines: list[str] = []
+    with closing(Spool(tmp_path / "state")) as spool:
+        asyncio.run(without_a_station())
+        assert spool.backlog.pictures == 6
+    assert len([line for line in lines if "has not answered" in line]) == 1
+    with closing(Spool(tmp_path / "state")) as spool:
+        ground = asyncio.run(with_a_late_station())
+    assert sorted(ground.pictures()) == sorted(expected(tmp_path / "in"))
+    assert any("6 pictures" in line and "earlier run" in line for line in lines)
+
+
+def test_a_source_that_goes_away_ends_once_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with closing(Spool(tmp_path / "state")) as spool:
+        node = make_node(tmp_path / "in", spool, f"tcp://127.0.0.1:{free_port()}", [])
+        (tmp_path / "in").rmdir()
+        with pytest.raises(PinholeError, match="--source"):
+            asyncio.run(asyncio.wait_for(node.run(), PATIENCE))
+
+
+class Breaking:
+    """A real transport that fails after a few packets, as a modem that is unplugged."""
+
+    def __init__(self, inner: ClientTransport, packets: int) -> None:
+        self._inner = inner
+        self._left = packets
+
+    async def send(self, packet: bytes) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise OSError("unplugged")
+        await self._inner.send(packet)
+
+    async def receive(self) -> bytes:
+        return await self._inner.receive()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def test_a_link_that_fails_is_opened_again(tmp_path: Path, url: str) -> None:
+    for seed in range(4):
+        write_picture(tmp_path / "in" / f"{seed}.png", seed)
+    opened: list[ClientTransport] = []
+
+    async def open_again() -> ClientTransport:
+        if len(opened) == 1:
+            opened.append(opened[0])
+            raise PinholeError("no way to that host")
+        opened.append(await open_client(url))
+        return Breaking(opened[-1], 2 if len(opened) == 1 else 10**6)
+
+    async def transfer() -> Ground:
+        async with ground_station(url) as ground:
+            node = SenderNode(
+                Intake(WatchedFolder(tmp_path / "in"), FakeEncoder(), spool, RatePolicy(quality=2)),
+                spool,
+                FAST,
+                open_again,
+                settings=NodeSettings(once=True, poll_every=0.05),
+                report=lines.append,
+            )
+            await asyncio.wait_for(node.run(), PATIENCE)
+        return ground
+
+    lines: list[str] = []
+    with closing(Spool(tmp_path / "state")) as spool:
+        ground = asyncio.run(transfer())
+    assert sorted(ground.pictures()) == sorted(expected(tmp_path / "in"))
+    assert len(opened) == 3
+    assert len([line for line in lines if "unplugged" in line]) == 1
+
+
+def test_what_is_too_old_is_given_up_unless_it_is_on_its_way(tmp_path: Path) -> None:
+    for seed in range(5):
+        write_picture(tmp_path / "in" / f"{seed}.png", seed)
+
+    async def wait() -> None:
+        node = SenderNode(
+            Intake(WatchedFolder(tmp_path / "in"), FakeEncoder(), spool, RatePolicy(quality=2)),
+            spool,
+            FAST,
+            lambda: open_client(f"tcp://127.0.0.1:{free_port()}"),
+            settings=NodeSettings(poll_every=0.05, max_age=0.01, window=2),
+            report=lines.append,
+        )
+        async with running(node):
+            await asyncio.wait_for(until(lambda: node.counters.expired == 3), PATIENCE)
+            assert node.counters.taken == 5
+
+    lines: list[str] = []
+    with closing(Spool(tmp_path / "state")) as spool:
+        asyncio.run(wait())
+        assert [layer.sequence for layer in spool.waiting_bases(0, 9)] == [1, 2]
+    assert any("given up" in line for line in lines)
+
+
+class FullForAWhile(Spool):
+    """A spool whose disk is full the first times that something is written."""
+
+    refusals = 2
+
+    def _refuse(self) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise SpoolFullError("the disk is full; free some space")
+
+
+class FullWhenTaking(FullForAWhile):
+    def take(
+        self, name: str, digest: bytes, revision: str, *, captured: int, quality: int, layers: Sequence[bytes]
+    ) -> int:
+        self._refuse()
+        return super().take(name, digest, revision, captured=captured, quality=quality, layers=layers)
+
+
+class FullWhenSettling(FullForAWhile):
+    def settle(self, layers: Iterable[tuple[int, int]]) -> list[DonePicture]:
+        self._refuse()
+        return super().settle(layers)
+
+
+@pytest.mark.parametrize("kind", [FullWhenTaking, FullWhenSettling])
+def test_a_full_disk_is_waited_out(
+    tmp_path: Path, url: str, kind: type[FullForAWhile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sender.node._RETRY_DISK", 0.05)
+    for seed in range(3):
+        write_picture(tmp_path / "in" / f"{seed}.png", seed)
+
+    async def transfer() -> Ground:
+        async with ground_station(url) as ground:
+            node = make_node(tmp_path / "in", spool, url, lines, once=False)
+            async with running(node):
+                await asyncio.wait_for(until(lambda: node.counters.done == 3), PATIENCE)
+        return ground
+
+    lines: list[str] = []
+    with closing(kind(tmp_path / "state")) as spool:
+        ground = asyncio.run(transfer())
+        assert spool.backlog == Backlog(0, 0, 0)
+    assert sorted(ground.pictures()) == sorted(expected(tmp_path / "in"))
+    assert len([line for line in lines if "disk is full" in line]) == 1
+
+
+def start_driver(folder: Path, state: Path, url: str, *flags: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tests.sender.node_driver", str(folder), str(state), url, "24000", *flags]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_kill_9_in_mid_transfer_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    folder, state, url = tmp_path / "in", tmp_path / "state", f"tcp://127.0.0.1:{free_port()}"
+    for seed in range(10):
+        write_picture(folder / f"{seed}.png", seed)
+
+    async def transfer() -> Ground:
+        async with ground_station(url) as ground:
+            for kill in range(3):
+                process = start_driver(folder, state, url)
+                try:
+                    await asyncio.wait_for(ground.more_layers(4), PATIENCE)
+                finally:
+                    process.send_signal(signal.SIGKILL)
+                    process.communicate()
+                assert process.returncode == -signal.SIGKILL
+                write_picture(folder / f"later-{kill}.png", 100 + kill)
+            assert len(ground.pictures()) < 13, "nothing was left to be sent after the kills"
+            process = start_driver(folder, state, url, "once")
+            _, output = await asyncio.wait_for(asyncio.to_thread(process.communicate), PATIENCE)
+            assert process.returncode == 0, output
+        return ground
+
+    ground = asyncio.run(transfer())
+    # A sequence number that was used twice would show as a contradiction or as a missing picture.
+    assert ground.contradictions == []
+    assert len({sender for sender, _ in ground.layer_counts}) == 1
+    assert sorted(ground.pictures()) == sorted(expected(folder))
+    assert len(ground.layer_counts) == 13
+    with closing(Spool(state)) as spool:
+        assert spool.backlog == Backlog(0, 0, 0)
+        assert spool.epoch == 5
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_node_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    write_picture(tmp_path / "in" / "a.png", 1)
+    process = start_driver(tmp_path / "in", tmp_path / "state", f"tcp://127.0.0.1:{free_port()}")
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if "taken as picture 1" in line:
+            break
+    process.send_signal(number)
+    rest, _ = process.stderr.read(), process.wait(PATIENCE)
+    assert process.returncode == 0, "".join(seen) + rest
+    assert "1 wait in the spool" in rest
+    assert "Traceback" not in rest

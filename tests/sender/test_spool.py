@@ -1,0 +1,200 @@
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from sender.spool import FILE_NAME, Backlog, Spool, SpoolError, SpoolFullError, WaitingLayer
+from shared.errors import PinholeError
+
+
+def take(spool: Spool, name: str, layers: list[bytes], *, digest: bytes = b"digest", revision: str = "1") -> int:
+    return spool.take(name, digest, revision, captured=0, quality=1, layers=layers)
+
+
+def waiting(spool: Spool) -> dict[tuple[int, int], bytes]:
+    layers = spool.waiting_bases(0, 10**6) + spool.waiting_refinements((0, 0), 10**6)
+    return {(layer.sequence, layer.layer): layer.payload for layer in layers}
+
+
+class SpoolMachine(RuleBasedStateMachine):
+    """The spool against a dictionary, with restarts and power cuts at any point."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        self.now = 1000.0
+        self.generation = 0
+        self.spool = self.open()
+        self.sender, self.starts = self.spool.sender, 1
+        self.layers: dict[tuple[int, int], bytes] = {}
+        self.taken_at: dict[int, float] = {}
+        self.identities: set[tuple[str, bytes]] = set()
+        self.sequences: list[int] = []
+
+    def open(self) -> Spool:
+        return Spool(Path(self.folder.name, str(self.generation)), clock=lambda: self.now)
+
+    @rule(
+        name=st.sampled_from("abc"),
+        digest=st.binary(min_size=1, max_size=1),
+        layers=st.lists(st.binary(min_size=1, max_size=9), min_size=1, max_size=4),
+    )
+    def take(self, name: str, digest: bytes, layers: list[bytes]) -> None:
+        assert self.spool.knows_content(name, digest, "r") == ((name, digest) in self.identities)
+        if (name, digest) in self.identities:
+            with pytest.raises(PinholeError, match="taken before"):
+                take(self.spool, name, layers, digest=digest)
+            return
+        sequence = take(self.spool, name, layers, digest=digest)
+        assert sequence > max(self.sequences, default=0)
+        self.sequences.append(sequence)
+        self.identities.add((name, digest))
+        self.taken_at[sequence] = self.now
+        self.layers.update({(sequence, index): layer for index, layer in enumerate(layers)})
+
+    @precondition(lambda self: self.layers)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        chosen = data.draw(st.lists(st.sampled_from(sorted(self.layers)), max_size=6))
+        before = {sequence for sequence, _ in self.layers}
+        for key in chosen:
+            self.layers.pop(key, None)
+        done = before - {sequence for sequence, _ in self.layers}
+        assert {picture.sequence for picture in self.spool.settle([*chosen, (10**9, 0)])} == done
+
+    @rule(seconds=st.integers(1, 50))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(max_age=st.integers(1, 100), data=st.data())
+    def expire(self, max_age: int, data: st.DataObject) -> None:
+        pending = sorted({sequence for sequence, _ in self.layers})
+        keep = set(data.draw(st.lists(st.sampled_from(pending)))) if pending else set()
+        expected = [s for s in pending if self.taken_at[s] < self.now - max_age and s not in keep]
+        assert sorted(self.spool.expire(max_age, keep=keep)) == expected
+        self.layers = {key: layer for key, layer in self.layers.items() if key[0] not in expected}
+
+    @rule(clean=st.booleans())
+    def restart(self, clean: bool) -> None:
+        if clean:
+            self.spool.close()
+            self.spool = self.open()
+        else:
+            # What a power cut leaves behind: the files as they are now, the log never merged, nothing closed.
+            old, crashed = self.spool, Path(self.folder.name, str(self.generation))
+            self.generation += 1
+            shutil.copytree(crashed, Path(self.folder.name, str(self.generation)))
+            old.close()
+            self.spool = self.open()
+        self.starts += 1
+
+    @invariant()
+    def same_as_the_model(self) -> None:
+        assert waiting(self.spool) == self.layers
+        pictures = {sequence for sequence, _ in self.layers}
+        size = sum(map(len, self.layers.values()))
+        assert self.spool.backlog == Backlog(len(pictures), len(self.layers), size)
+        assert (self.spool.sender, self.spool.epoch) == (self.sender, self.starts)
+
+    def teardown(self) -> None:
+        self.spool.close()
+        self.folder.cleanup()
+
+
+SpoolMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestSpoolMachine = SpoolMachine.TestCase
+
+
+def test_layers_come_in_order_and_in_portions(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    for name in "abc":
+        take(spool, name, [name.encode() * (index + 1) for index in range(3)])
+    assert spool.waiting_bases(0, 2) == [WaitingLayer(1, 0, 3, b"a"), WaitingLayer(2, 0, 3, b"b")]
+    assert spool.waiting_bases(2, 2) == [WaitingLayer(3, 0, 3, b"c")]
+    portion = spool.waiting_refinements((1, 1), 2)
+    assert [(layer.sequence, layer.layer) for layer in portion] == [(1, 2), (2, 1)]
+    spool.close()
+
+
+def test_a_new_revision_of_known_content_is_remembered(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    take(spool, "a", [b"x"], digest=b"d", revision="old")
+    assert spool.knows_revision("a", "old")
+    assert not spool.knows_revision("a", "new")
+    assert spool.knows_content("a", b"d", "new")
+    assert spool.knows_revision("a", "new")
+    assert not spool.knows_content("b", b"d", "new")
+    spool.close()
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    script = "import sys; from pathlib import Path; from sender.spool import Spool; Spool(Path(sys.argv[1]))"
+    second = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+    assert second.returncode == 1
+    assert "SpoolError" in second.stderr
+    assert "is in use by another process" in second.stderr
+    assert take(spool, "a", [b"still mine"]) == 1
+    spool.close()
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    take(spool, "small", [b"x"])
+    # SQLite's own limit on the file gives the very error of a full disk.
+    pages = spool._connection.execute("PRAGMA page_count").fetchone()[0]
+    spool._connection.execute(f"PRAGMA max_page_count = {pages + 2}")
+    with pytest.raises(SpoolFullError, match="free some space"):
+        take(spool, "large", [b"y" * 100_000])
+    assert waiting(spool) == {(1, 0): b"x"}
+    assert spool.backlog == Backlog(1, 1, 1)
+    spool._connection.execute("PRAGMA max_page_count = 100000")
+    assert take(spool, "large", [b"y" * 100_000]) == 2
+    spool.close()
+
+
+def damaged(content: bytes, kind: str) -> bytes:
+    if kind == "cut":
+        return content[:5000]
+    if kind == "foreign":
+        return b"not a database " * 500
+    return content[:4096] + bytes(len(content) - 4096)
+
+
+@pytest.mark.parametrize("kind", ["cut", "foreign", "zeroed"])
+def test_a_damaged_spool_is_one_line_with_the_mend(tmp_path: Path, kind: str) -> None:
+    spool = Spool(tmp_path)
+    take(spool, "a", [b"x" * 9000])
+    spool.close()
+    path = tmp_path / FILE_NAME
+    path.write_bytes(damaged(path.read_bytes(), kind))
+    with pytest.raises(SpoolError, match="damaged") as caught:
+        Spool(tmp_path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_databases_and_versions_are_left_alone(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as other:
+        other.execute("CREATE TABLE mine (x)")
+    with pytest.raises(SpoolError, match="not a Pinhole spool"):
+        Spool(tmp_path)
+    Spool(tmp_path / "newer").close()
+    with closing(sqlite3.connect(tmp_path / "newer" / FILE_NAME)) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    with pytest.raises(SpoolError, match="version 99"):
+        Spool(tmp_path / "newer")
+
+
+def test_a_state_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(PinholeError, match="--state"):
+        Spool(tmp_path / "file" / "state")
