@@ -1,0 +1,36 @@
+"""What the bytes on the forward channel were spent on."""
+
+from dataclasses import dataclass
+
+from shared.errors import CorruptDataError
+from shared.link.packet import split_packet
+
+
+@dataclass
+class Ledger:
+    """Bytes of the packets that senders handed out.
+
+    Attributes:
+        source: of source symbols, record framing included, each time they were sent.
+        repair: of repair symbols, each time they were sent.
+        header: of packet headers and checksums.
+        other: of packets that are neither (sealed ones, whose kind cannot be seen).
+    """
+
+    source: int = 0
+    repair: int = 0
+    header: int = 0
+    other: int = 0
+
+    def count(self, packet: bytes) -> None:
+        """Enter a packet."""
+        try:
+            data = split_packet(packet).data()
+        except CorruptDataError:
+            self.other += len(packet)
+            return
+        self.header += len(packet) - len(data.symbol)
+        if data.index < data.k:
+            self.source += len(data.symbol)
+        else:
+            self.repair += len(data.symbol)
