@@ -28,6 +28,7 @@ class OnnxEncoder:
 
     Attributes:
         seconds: wall-clock seconds of the last picture by part: guidance, analysis, entropy.
+        coder: codes the latents.
 
     Args:
         bundle: the bundle.
@@ -41,7 +42,7 @@ class OnnxEncoder:
             open_session(bundle.read(f"sender/{name}.onnx"), threads, providers)
             for name in ("guidance", "analysis", "hyper_analysis")
         )
-        self._coder = LatentCoder(bundle.layout, bundle.tables(), OnnxBackend(bundle.entropy_graphs(), threads))
+        self.coder = LatentCoder(bundle.layout, bundle.tables(), OnnxBackend(bundle.entropy_graphs(), threads))
         self._block = int(bundle.manifest["layout"]["block"])
         self.seconds: dict[str, float] = {}
 
@@ -118,7 +119,7 @@ class OnnxEncoder:
         start = perf_counter()
         y, z = self._latents(latent, guidance, quality)
         middle = perf_counter()
-        encoded = self._coder.encode(y, z, header)
+        encoded = self.coder.encode(y, z, header)
         self.seconds["analysis"] += middle - start
         self.seconds["entropy"] = perf_counter() - middle
         return [header + encoded.payloads[0], *encoded.payloads[1:]]

@@ -61,8 +61,8 @@ class Progress:
         """Return the mean rate over the last seconds, in bit/s."""
         now = time.monotonic()
         self._samples = [(at, count) for at, count in self._samples if now - at <= _RATE_WINDOW] + [(now, sent)]
-        began, count = self._samples[0]
-        return 8 * (sent - count) / (now - began) if now > began else 0.0
+        # Always over the whole window, so that the bucket's first burst does not look like a broken budget.
+        return 8 * (sent - self._samples[0][1]) / _RATE_WINDOW
 
 
 def summary(node: SenderNode, *, simplex: bool, seconds: float) -> str:

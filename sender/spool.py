@@ -10,6 +10,7 @@ taken, about 150 bytes each, so that nothing is sent twice.
 """
 
 import secrets
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -18,45 +19,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 
+from sender.spool_schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from shared.errors import PinholeError
 
 FILE_NAME = "spool.sqlite"
-SCHEMA_VERSION = 1
 LARGEST_SEQUENCE = 2**32 - 1
 
-_APPLICATION_ID = 0x50494E53  # "PINS", in SQLite's file header: tells a spool from any other SQLite file
-_SCHEMA = f"""
-CREATE TABLE node (
-    only INTEGER PRIMARY KEY CHECK (only = 1),
-    sender INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    next_sequence INTEGER NOT NULL
-);
-CREATE TABLE pictures (
-    sequence INTEGER PRIMARY KEY,
-    name TEXT NOT NULL,
-    digest BLOB NOT NULL,
-    revision TEXT NOT NULL,
-    captured INTEGER NOT NULL,
-    taken REAL NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('pending', 'done', 'expired')),
-    quality INTEGER NOT NULL,
-    layer_count INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    UNIQUE (name, digest)
-);
-CREATE INDEX pictures_by_revision ON pictures (name, revision);
-CREATE INDEX pictures_pending ON pictures (taken) WHERE state = 'pending';
-CREATE TABLE layers (
-    sequence INTEGER NOT NULL REFERENCES pictures (sequence),
-    layer INTEGER NOT NULL,
-    payload BLOB NOT NULL,
-    PRIMARY KEY (sequence, layer)
-);
-CREATE INDEX layers_base ON layers (sequence) WHERE layer = 0;
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
+# Bytes of the disk that no picture may take: on a disk that is full to the last byte not even an acknowledgement could
+# be written, and the spool could never become smaller by itself. The log, which is what acknowledgements need, is
+# merged into the database every 64 pages (256 KB) so that it stays well below.
+_RESERVE = 1 << 20
+_LOG_PAGES = 64
 
 
 class SpoolError(PinholeError):
@@ -148,6 +121,7 @@ class Spool:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -155,10 +129,10 @@ class Spool:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             if not tables:
-                for statement in _SCHEMA.split(";"):
+                for statement in SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute("INSERT INTO node VALUES (1, ?, 0, 1)", (secrets.randbits(32),))
-            elif application != _APPLICATION_ID:
+            elif application != APPLICATION_ID:
                 raise SpoolError(f"{self._path} is not a Pinhole spool; pass another --state")
             elif version != SCHEMA_VERSION:
                 raise SpoolError(
@@ -218,12 +192,14 @@ class Spool:
         """
         if not layers:
             raise ValueError("a picture has at least its base layer")
+        size = sum(map(len, layers))
+        if self._free_bytes() < _RESERVE + size:
+            raise SpoolFullError(f"spool {self._path}: the disk is full; free some space")
         with self._transaction() as connection:
             (sequence,) = connection.execute("SELECT next_sequence FROM node").fetchone()
             if sequence > LARGEST_SEQUENCE:
                 raise SpoolError(f"spool {self._path} has used all its sequence numbers; pass a new --state")
             connection.execute("UPDATE node SET next_sequence = ?", (sequence + 1,))
-            size = sum(map(len, layers))
             inserted = connection.execute(
                 "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?) "
                 "ON CONFLICT (name, digest) DO NOTHING",
@@ -327,6 +303,12 @@ class Spool:
             self._backlog = Backlog(
                 before.pictures + pictures, before.layers + layers, before.payload_bytes + payload_bytes
             )
+
+    def _free_bytes(self) -> int:
+        try:
+            return shutil.disk_usage(self._path.parent).free
+        except OSError as error:
+            raise SpoolError(f"spool {self._path}: {error.strerror}; check the disk") from error
 
     def _exists(self, statement: str, *parameters: object) -> bool:
         with self._lock, self._explained():

@@ -21,8 +21,10 @@ from training.data import PhotographCache
 from training.loop import Losses, Run, Schedule
 from training.perceptual import StLpips
 
-RATE_WEIGHTS = (7.0, 4.0, 2.3, 1.35, 0.8)
+RATE_WEIGHTS = (4.0, 2.7, 1.8, 1.2, 0.8)
 """Weight of the rate in bit per pixel, one for each operating point, fewest bytes first."""
+RATE_SHARE_BEFORE_PERCEPTION = 0.35
+"""Factor of these weights until the perceptual term joins: squared error alone pays for few bits."""
 DISTORTION, PERCEPTION, LATENT = 8.0, 0.6, 0.25
 """Weights of the preview's squared error, of ST-LPIPS (Alex), and of decoding the clean latent."""
 ALIGNMENT_ALONE, ALIGNMENT = 0.36, 0.15
@@ -112,6 +114,7 @@ def main() -> None:
         alignment = F.mse_loss(content.float(), guidance.float())
         losses = {"rate": rate.mean(), "alignment": alignment}
         ramp = min(1.0, 0.02 + max(0.0, progress - RATE_REACHES_LATENT_FROM) / RATE_GROWS_OVER)
+        ramp *= 1.0 if progress > PERCEPTION_FROM else RATE_SHARE_BEFORE_PERCEPTION
         total = ramp * (weights[point] * rate).mean()
         if progress < PAINTED_FROM:
             return {"total": total + ALIGNMENT_ALONE * alignment, **losses}

@@ -1,20 +1,15 @@
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.nets.golden_vectors import Golden
+from tests.shared_folder import shared_folder
 
 
 @pytest.fixture(scope="session")
 def golden() -> Golden:
-    shared = Path(os.environ.get("PINHOLE_SHARED") or Path(__file__).parents[3] / "shared")
-    folder = shared / "reference" / "golden"
-    if not folder.is_dir():
-        pytest.skip(f"no golden vectors of the official code at {folder}; point PINHOLE_SHARED at their folder")
-    return Golden(folder)
+    return Golden(shared_folder("reference/golden"))
 
 
 @pytest.fixture

@@ -313,11 +313,20 @@ def start_driver(folder: Path, state: Path, url: str, *flags: str) -> subprocess
 
 def test_kill_9_in_mid_transfer_loses_and_repeats_nothing(tmp_path: Path) -> None:
     folder, state, url = tmp_path / "in", tmp_path / "state", f"tcp://127.0.0.1:{free_port()}"
-    for seed in range(10):
-        write_picture(folder / f"{seed}.png", seed)
+
+    async def run_to_the_end() -> None:
+        process = start_driver(folder, state, url, "once")
+        _, output = await asyncio.wait_for(asyncio.to_thread(process.communicate), PATIENCE)
+        assert process.returncode == 0, output
 
     async def transfer() -> Ground:
         async with ground_station(url) as ground:
+            # An emptied spool must not begin to count again.
+            write_picture(folder / "first.png", 99)
+            await run_to_the_end()
+            assert len(ground.pictures()) == 1
+            for seed in range(10):
+                write_picture(folder / f"{seed}.png", seed)
             for kill in range(3):
                 process = start_driver(folder, state, url)
                 try:
@@ -327,10 +336,8 @@ def test_kill_9_in_mid_transfer_loses_and_repeats_nothing(tmp_path: Path) -> Non
                     process.communicate()
                 assert process.returncode == -signal.SIGKILL
                 write_picture(folder / f"later-{kill}.png", 100 + kill)
-            assert len(ground.pictures()) < 13, "nothing was left to be sent after the kills"
-            process = start_driver(folder, state, url, "once")
-            _, output = await asyncio.wait_for(asyncio.to_thread(process.communicate), PATIENCE)
-            assert process.returncode == 0, output
+            assert len(ground.pictures()) < 14, "nothing was left to be sent after the kills"
+            await run_to_the_end()
         return ground
 
     ground = asyncio.run(transfer())
@@ -338,10 +345,10 @@ def test_kill_9_in_mid_transfer_loses_and_repeats_nothing(tmp_path: Path) -> Non
     assert ground.contradictions == []
     assert len({sender for sender, _ in ground.layer_counts}) == 1
     assert sorted(ground.pictures()) == sorted(expected(folder))
-    assert len(ground.layer_counts) == 13
+    assert len(ground.layer_counts) == 14
     with closing(Spool(state)) as spool:
         assert spool.backlog == Backlog(0, 0, 0)
-        assert spool.epoch == 5
+        assert spool.epoch == 6
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

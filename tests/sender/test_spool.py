@@ -5,6 +5,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import settings
@@ -158,6 +159,18 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
     assert spool.backlog == Backlog(1, 1, 1)
     spool._connection.execute("PRAGMA max_page_count = 100000")
     assert take(spool, "large", [b"y" * 100_000]) == 2
+    spool.close()
+
+
+def test_the_last_megabyte_is_kept_for_acknowledgements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    take(spool, "a", [b"x"])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    with pytest.raises(SpoolFullError, match="free some space"):
+        take(spool, "b", [b"y"])
+    assert [picture.name for picture in spool.settle([(1, 0)])] == ["a"]
+    monkeypatch.undo()
+    assert take(spool, "b", [b"y"]) == 2
     spool.close()
 
 

@@ -6,6 +6,8 @@ bit. Latents, hyper-latents and means are integers in units of 2^-4, standard de
 
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -116,7 +118,7 @@ class EntropyProgram:
                     read(tree["hyper"]),
                     tuple(SliceProgram(**{name: read(part[name]) for name in _PART_FIELDS}) for part in tree["parts"]),
                 )
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise PinholeError(f"entropy program cannot be read ({error}); install the bundle again") from error
 
 

@@ -6,6 +6,8 @@ for any symbol beyond.
 
 import io
 import math
+import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,7 +92,7 @@ class CodingTables:
                     raise ValueError("a table does not sum to 65536")
                 hyper = int(arrays["hyper"])
                 return cls(tables[:hyper], arrays["thresholds"].astype(np.int64), tables[hyper:])
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise PinholeError(f"coding tables cannot be read ({error}); install the bundle again") from error
 
 
