@@ -83,9 +83,13 @@ class TorchDecoder:
                 f" ({self._bundle.name}); give --bundle the one it was made with"
             )
         if header.quality not in self._inverse_gains or header.layers != self._bundle.layout.layers:
-            raise CorruptDataError("picture header names a quality or layer count its bundle does not have; send it again")
+            raise CorruptDataError(
+                "picture header names a quality or layer count its bundle does not have; send it again"
+            )
         if len(layers) > header.layers:
-            raise CorruptDataError(f"picture has {len(layers)} layers, its header says {header.layers}; drop the others")
+            raise CorruptDataError(
+                f"picture has {len(layers)} layers, its header says {header.layers}; drop the others"
+            )
         rows, columns = (-(-side // self._hyper_block) for side in (header.height, header.width))
         per_block = self._hyper_block // self._block
         payloads = [layers[0][length:], *layers[1:]]

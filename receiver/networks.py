@@ -67,7 +67,8 @@ def load_networks(bundle: Bundle, device: torch.device) -> ReceiverNetworks:
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise PinholeError(f"bundle {bundle.name}: {name} does not fit its manifest ({reason})") from error
-        return module.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        module.to(device).to(memory_format=torch.channels_last)
+        return module.eval().requires_grad_(False)
 
     prior = load(bundle.read("receiver/latent.safetensors"))
     scale = LatentScale(diffusion.latent_channels)

@@ -96,9 +96,13 @@ class OnnxEncoder:
     def _analyse(self, pixels: Pixels) -> tuple[Floats, Floats]:
         """Return the latent before its gain and the guidance latent."""
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or 0 in pixels.shape:
-            raise PinholeError(f"picture of shape {pixels.shape} and type {pixels.dtype}: give RGB bytes, height x width x 3")
+            raise PinholeError(
+                f"picture of shape {pixels.shape} and type {pixels.dtype}: give RGB bytes, height x width x 3"
+            )
         if max(pixels.shape[:2]) > 65535:
-            raise PinholeError(f"picture of {pixels.shape[1]}x{pixels.shape[0]} pixels: sides must be 1 to 65535; resize it")
+            raise PinholeError(
+                f"picture of {pixels.shape[1]}x{pixels.shape[0]} pixels: sides must be 1 to 65535; resize it"
+            )
         start = perf_counter()
         height, width = pixels.shape[:2]
         # Repeating the edge costs fewer bits than a black border, which is a line the decoder would have to draw.

@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
 
     torch.manual_seed(1)
-    model = Autoencoder(AutoencoderConfig()).to(options.device, memory_format=torch.channels_last)
+    model = Autoencoder(AutoencoderConfig()).to(options.device).to(memory_format=torch.channels_last)
     schedule = Schedule(options.steps, learning_rate=2e-3, finish_by=options.minutes * 60)
     run = Run(options.run / "autoencoder", model, schedule)
     cache = PhotographCache(options.photographs, options.run / "photographs")

@@ -1,8 +1,9 @@
 """Stage 2 of the pocket bundle: the compression module and the decoder, end to end, for all rates at once.
 
-Run after ``training.autoencoder``: ``python -m training.codec --run runs/pocket``. Every picture of a batch draws its own operating
-point, so one set of weights learns all of them. The loss is DiffEIC's rate and alignment terms (paper section III-D)
-with distortion and perception of the *preview* in place of the diffusion loss: the pocket preview must stand alone.
+Run after ``training.autoencoder``: ``python -m training.codec --photographs DIR --run runs/pocket``. Every picture of a
+batch draws its own operating point, so one set of weights learns all of them. The loss is DiffEIC's rate and alignment
+terms (paper section III-D) with distortion and perception of the *preview* in place of the diffusion loss: the pocket
+preview must stand alone.
 """
 
 import argparse
@@ -86,7 +87,7 @@ def main() -> None:
     trained = torch.load(options.run / "autoencoder" / "checkpoint.pt", weights_only=True)
     autoencoder.load_state_dict(trained["average"])
     config = PocketConfig()
-    codec = Codec(PocketCompression(config), autoencoder).to(options.device, memory_format=torch.channels_last)
+    codec = Codec(PocketCompression(config), autoencoder).to(options.device).to(memory_format=torch.channels_last)
     schedule = Schedule(options.steps, learning_rate=1.2e-3, finish_by=options.minutes * 60)
     run = Run(options.run / "codec", codec, schedule)
     cache = PhotographCache(options.photographs, options.run / "photographs")
@@ -153,9 +154,7 @@ def same_window(a: Tensor, b: Tensor, side: int) -> tuple[Tensor, Tensor]:
     return a[window], b[window]
 
 
-def truncate(
-    y_hat: Tensor, means: Tensor, entropy: EntropyParametersConfig, layer_slices: tuple[int, ...]
-) -> Tensor:
+def truncate(y_hat: Tensor, means: Tensor, entropy: EntropyParametersConfig, layer_slices: tuple[int, ...]) -> Tensor:
     """Replace the slices of a random number of last layers by their predicted means, as a cut transmission does."""
     kept_layers = int(torch.randint(len(layer_slices), ()))
     channels = entropy.offsets[sum(layer_slices[:kept_layers])]

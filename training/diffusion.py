@@ -118,7 +118,7 @@ def train_prior(options: argparse.Namespace, cache: PhotographCache) -> None:
     autoencoder = Autoencoder(AutoencoderConfig()).to(options.device)
     load_average(autoencoder, options.run, "autoencoder")
     encoder = autoencoder.encoder.requires_grad_(False)
-    prior = Prior(DiffusionConfig()).to(options.device, memory_format=torch.channels_last)
+    prior = Prior(DiffusionConfig()).to(options.device).to(memory_format=torch.channels_last)
     measure_scale(prior.scale, encoder, cache)
 
     def prepare(pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -133,11 +133,11 @@ def train_control(options: argparse.Namespace, cache: PhotographCache) -> None:
     config = PocketConfig()
     codec = Codec(PocketCompression(config), Autoencoder(AutoencoderConfig())).to(options.device).eval()
     load_average(codec, options.run, "codec")
-    prior = Prior(DiffusionConfig()).to(options.device, memory_format=torch.channels_last)
+    prior = Prior(DiffusionConfig()).to(options.device).to(memory_format=torch.channels_last)
     load_average(prior, options.run, "prior")
     codec.requires_grad_(False)
     prior.requires_grad_(False)
-    control = DiffusionConfig().control(prior.unet).to(options.device, memory_format=torch.channels_last)
+    control = DiffusionConfig().control(prior.unet).to(options.device).to(memory_format=torch.channels_last)
 
     def prepare(pictures: Tensor) -> tuple[Tensor, Tensor]:
         guidance = codec.encoder(pictures)

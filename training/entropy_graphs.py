@@ -1,5 +1,7 @@
 """ONNX graphs of the entropy program: written node by node, weights kept as 8-bit integers in the file."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
@@ -23,7 +25,7 @@ class _Graph:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return name
 
-    def add(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
         name = f"v{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
@@ -42,14 +44,16 @@ class _Graph:
         weight = self.add("Cast", self.constant(layer.weight), to=TensorProto.FLOAT)
         bias = self.constant(layer.bias.astype(np.float32))
         kernel = layer.weight.shape[-1]
-        attributes: dict[str, object] = {"kernel_shape": [kernel] * 2, "pads": [layer.padding] * 4}
+        attributes: dict[str, Any] = {"kernel_shape": [kernel] * 2, "pads": [layer.padding] * 4}
         if layer.transposed:
             attributes |= {"strides": [layer.stride] * 2, "output_padding": [layer.stride - 1] * 2}
         total = self.add("ConvTranspose" if layer.transposed else "Conv", value, weight, bias, **attributes)
         out = self.rescale(total, layer.rescale)
         if layer.table is None:
             return out
-        position = self.add("Cast", self.add("Add", out, self.constant(np.array(128, np.float32))), to=TensorProto.INT32)
+        position = self.add(
+            "Cast", self.add("Add", out, self.constant(np.array(128, np.float32))), to=TensorProto.INT32
+        )
         return self.add("Gather", self.constant(layer.table.astype(np.float32)), position)
 
     def layers(self, value: str, layers: Layers) -> str:
@@ -76,9 +80,7 @@ class _Graph:
 
 def _feature_map(name: str, channels: int | None) -> onnx.ValueInfoProto:
     # z and the latents differ in size, so each input names its own dimensions.
-    return helper.make_tensor_value_info(
-        name, TensorProto.FLOAT, [1, channels, f"{name}_height", f"{name}_width"]
-    )
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, f"{name}_height", f"{name}_width"])
 
 
 def entropy_graphs(program: EntropyProgram) -> dict[str, bytes]:

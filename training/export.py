@@ -1,7 +1,7 @@
 """Last stage of the pocket bundle: quantise the entropy path, export graphs, tables and weights, write the manifest.
 
-Run: ``python -m training.export --run runs/pocket --photographs DIR -o shared/bundles/pocket``. The rates in the manifest are
-measured with the finished bundle on the held-out photographs, every byte of a ``.pin`` file counted.
+Run: ``python -m training.export --photographs DIR --run runs/pocket -o shared/bundles/pocket``. The rates in the
+manifest are measured with the finished bundle on the held-out photographs, every byte of a ``.pin`` file counted.
 """
 
 import argparse

@@ -1,6 +1,5 @@
 """ONNX graphs of the sender's float networks: dynamic picture sizes, weights stored in half precision."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,9 +37,7 @@ def float_graph(module: nn.Module, inputs: dict[str, Tensor], steps: Sequence[in
         verbose=False,
     )
     assert program is not None
-    out = io.BytesIO()
-    program.save(out)
-    model = onnx.load_from_string(out.getvalue())
+    model = program.model_proto
     _halve_weights(model)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())

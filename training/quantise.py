@@ -155,7 +155,8 @@ def _sequence(
 def _gelu_table(before: float, after: float) -> NDArray[np.int16]:
     inputs = torch.arange(-128, 128, dtype=torch.float64) * before
     values = nn.functional.gelu(inputs).numpy() / after
-    return np.clip(np.rint(values), -128, 127).astype(np.int16)
+    table: NDArray[np.int16] = np.clip(np.rint(values), -128, 127).astype(np.int16)
+    return table
 
 
 def _layer(

@@ -96,7 +96,9 @@ class Bundle:
         try:
             data = (self.folder / name).read_bytes()
         except OSError as error:
-            raise PinholeError(f"bundle {self.name}: {name} cannot be read ({error.strerror}); install it again") from None
+            raise PinholeError(
+                f"bundle {self.name}: {name} cannot be read ({error.strerror}); install it again"
+            ) from None
         if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
             raise PinholeError(f"bundle {self.name}: {name} is damaged (wrong SHA-256); install the bundle again")
         return data
@@ -157,5 +159,7 @@ def find_bundle(name: str | os.PathLike[str] = "pocket") -> Bundle:
         # Touching these now turns a broken manifest into one error here instead of a strange one later.
         _ = bundle.name, bundle.bundle_id, bundle.operating_points, bundle.layout
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PinholeError(f"{folder / MANIFEST}: not a bundle manifest ({error!r}); install the bundle again") from None
+        raise PinholeError(
+            f"{folder / MANIFEST}: not a bundle manifest ({error!r}); install the bundle again"
+        ) from None
     return bundle

@@ -3,7 +3,7 @@
 Little-endian, 10 bytes, 14 with a capture time::
 
     offset  bytes  content
-    0       1      bits 0-3 format version (1), bit 4 capture time present, bit 5 reserved for the fidelity tag, 6-7 zero
+    0       1      bits 0-3 format version (1), bit 4 capture time present, bit 5 reserved (fidelity tag), 6-7 zero
     1       4      bundle id (first four bytes of the bundle's hash)
     5       2      width in pixels, 1 to 65535
     7       2      height in pixels, 1 to 65535

@@ -7,7 +7,9 @@ import onnxruntime as ort
 from shared.errors import PinholeError
 
 
-def open_session(graph: bytes, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)) -> ort.InferenceSession:
+def open_session(
+    graph: bytes, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> ort.InferenceSession:
     """Open a graph.
 
     Args:
@@ -29,4 +31,6 @@ def open_session(graph: bytes, threads: int = 0, providers: Sequence[str] = ("CP
         return ort.InferenceSession(graph, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime's own exceptions share no base class
         reason = str(error).splitlines()[0][:120]
-        raise PinholeError(f"ONNX Runtime cannot open a graph of the bundle ({reason}); install the bundle again") from error
+        raise PinholeError(
+            f"ONNX Runtime cannot open a graph of the bundle ({reason}); install the bundle again"
+        ) from error

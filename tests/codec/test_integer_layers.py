@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from shared.codec.entropy.backend import NumpyBackend
-from shared.codec.entropy.integer import EXACT, IntegerLayer, Rescale, run_layer
+from shared.codec.entropy.integer import EXACT, IntegerLayer, Integers, Rescale, run_layer
 from shared.codec.entropy.onnx_backend import OnnxBackend
 from shared.codec.entropy.program import EntropyProgram
 from shared.codec.entropy.torch_backend import TorchBackend
@@ -17,7 +17,11 @@ from training.entropy_graphs import entropy_graphs
 from training.quantise import calibrate, quantise
 
 CONFIG = EntropyParametersConfig(
-    latent_channels=24, hyper_channels=8, slices=(4, 8, 12), hyper_decoder_widths=(16, 24), channel_context_widths=(24, 16)
+    latent_channels=24,
+    hyper_channels=8,
+    slices=(4, 8, 12),
+    hyper_decoder_widths=(16, 24),
+    channel_context_widths=(24, 16),
 )
 
 
@@ -31,13 +35,16 @@ def model() -> EntropyParameters:
 def program(model: EntropyParameters) -> EntropyProgram:
     generator = torch.Generator().manual_seed(6)
     latents = [
-        (4 * torch.randn(1, 24, 16, 24, generator=generator), torch.randn(1, 8, 4, 6, generator=generator).mul(3).round())
+        (
+            4 * torch.randn(1, 24, 16, 24, generator=generator),
+            torch.randn(1, 8, 4, 6, generator=generator).mul(3).round(),
+        )
         for _ in range(6)
     ]
     return quantise(model, calibrate(model, latents))
 
 
-def inputs() -> tuple[np.ndarray, np.ndarray]:
+def inputs() -> tuple[Integers, Integers]:
     generator = np.random.default_rng(7)
     # Far beyond the calibrated range, so that every clip is met as well.
     z = generator.integers(-40, 41, (1, 8, 4, 6)).astype(np.int32) * 16
@@ -48,7 +55,9 @@ def inputs() -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("other", ["onnx", "torch", "channels-last", "no-onednn", "one-thread"])
 def test_backends_agree_to_the_bit(program: EntropyProgram, other: str) -> None:
     reference = NumpyBackend(program)
-    backend = OnnxBackend(entropy_graphs(program)) if other == "onnx" else TorchBackend(program, other == "channels-last")
+    backend = (
+        OnnxBackend(entropy_graphs(program)) if other == "onnx" else TorchBackend(program, other == "channels-last")
+    )
     threads = torch.get_num_threads()
     z, y = inputs()
     try:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from shared.codec.entropy.range_coder import CoderModels, SymbolDecoder, SymbolEncoder
 from shared.codec.entropy.tables import TOTAL, gaussian_table, latent_tables
@@ -14,7 +15,7 @@ MODELS = CoderModels(TABLES)
 pairs = st.lists(st.tuples(st.integers(-20000, 20000) | st.integers(-3, 3), st.integers(0, 63)), max_size=120)
 
 
-def encode(symbols: np.ndarray, index: np.ndarray) -> bytes:
+def encode(symbols: NDArray[np.int32], index: NDArray[np.intp]) -> bytes:
     encoder = SymbolEncoder()
     encoder.encode(symbols, index, MODELS)
     return encoder.finish()

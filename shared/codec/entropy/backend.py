@@ -6,6 +6,7 @@ All backends give the same integers; which one runs is a matter of speed alone.
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.codec.entropy.integer import Integers, run_layer
 from shared.codec.entropy.program import EntropyProgram, Layers
@@ -30,9 +31,7 @@ class EntropyBackend(Protocol):
             ``1 x s_index x h x w``; the channel context is for `nonanchor`.
         """
 
-    def nonanchor(
-        self, index: int, hyper: Integers, channel: Integers, anchors: Integers
-    ) -> tuple[Integers, Integers]:
+    def nonanchor(self, index: int, hyper: Integers, channel: Integers, anchors: Integers) -> tuple[Integers, Integers]:
         """Parameters of slice ``index``, valid at its non-anchors.
 
         Args:
@@ -67,16 +66,14 @@ class NumpyBackend:
         scales, means = self._split(self._run(part.anchor, np.concatenate((channel, hyper), 1)))
         return scales, means, channel
 
-    def nonanchor(
-        self, index: int, hyper: Integers, channel: Integers, anchors: Integers
-    ) -> tuple[Integers, Integers]:
+    def nonanchor(self, index: int, hyper: Integers, channel: Integers, anchors: Integers) -> tuple[Integers, Integers]:
         """See `EntropyBackend.nonanchor`."""
         part = self.program.parts[index]
         local = self._run(part.local, self.program.y_input(anchors.astype(np.int64)))
         return self._split(self._run(part.nonanchor, np.concatenate((local, channel, hyper), 1)))
 
     @staticmethod
-    def _run(layers: Layers, x: np.ndarray[tuple[int, ...], np.dtype[np.signedinteger]]) -> Integers:
+    def _run(layers: Layers, x: Integers | NDArray[np.int64]) -> Integers:
         values = x.astype(np.int64)
         for layer in layers:
             values = run_layer(layer, values)

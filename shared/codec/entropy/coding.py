@@ -67,7 +67,8 @@ class EncodedLatents:
 
 def anchor_mask(height: int, width: int) -> NDArray[np.bool_]:
     """Anchors of the checkerboard, ``height x width``: positions where row plus column is odd."""
-    return np.add.outer(np.arange(height), np.arange(width)) % 2 == 1
+    mask: NDArray[np.bool_] = np.add.outer(np.arange(height), np.arange(width)) % 2 == 1
+    return mask
 
 
 class LatentCoder:

@@ -13,6 +13,7 @@ Nothing here knows which network the layers make up; `shared.codec.entropy.progr
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from shared.errors import PinholeError
@@ -47,7 +48,8 @@ class Rescale:
         """Rescale ``1 x channels x h x w`` integers below 2^24 in magnitude."""
         multiplier, shift = self.multiplier[:, None, None], self.shift[:, None, None]
         scaled = (values * multiplier + (1 << (shift - 1))) >> shift
-        return np.clip(scaled, self.low, self.high)
+        clipped: NDArray[np.int64] = np.clip(scaled, self.low, self.high)
+        return clipped
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,9 @@ def _convolve(layer: IntegerLayer, x: NDArray[np.int64]) -> NDArray[np.int64]:
         stretched[:, :, :: layer.stride, :: layer.stride] = x
         x, weight = stretched, weight.transpose(1, 0, 2, 3)[:, :, ::-1, ::-1]
     padded = np.pad(x[0], ((0, 0), (layer.padding,) * 2, (layer.padding,) * 2))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(1, 2))
+    windows = sliding_window_view(padded, (kernel, kernel), axis=(1, 2))  # type: ignore[call-overload]
     columns = windows.transpose(0, 3, 4, 1, 2).reshape(-1, x.shape[2] * x.shape[3])
     # The product runs in float64, where BLAS is fast and 2^24 is far from inexact.
     product = weight.reshape(len(weight), -1).astype(np.float64) @ columns.astype(np.float64)
-    return np.rint(product).astype(np.int64).reshape(1, len(weight), x.shape[2], x.shape[3])
+    sums: NDArray[np.int64] = np.rint(product).astype(np.int64).reshape(1, len(weight), x.shape[2], x.shape[3])
+    return sums

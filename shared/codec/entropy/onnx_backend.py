@@ -1,6 +1,7 @@
 """The entropy program under ONNX Runtime: what both ends run by default.
 
-The graphs are made by ``training.entropy_graphs`` from the same integer layers, one for the hyper-decoder and two a slice.
+The graphs are made by ``training.entropy_graphs`` from the same integer layers, one for the hyper-decoder and two for
+each slice.
 """
 
 from collections.abc import Mapping
@@ -43,9 +44,7 @@ class OnnxBackend:
             outputs.append(np.zeros((1, 0, *hyper.shape[2:]), np.int32))
         return outputs[0], outputs[1], outputs[2]
 
-    def nonanchor(
-        self, index: int, hyper: Integers, channel: Integers, anchors: Integers
-    ) -> tuple[Integers, Integers]:
+    def nonanchor(self, index: int, hyper: Integers, channel: Integers, anchors: Integers) -> tuple[Integers, Integers]:
         """See `EntropyBackend.nonanchor`."""
         scales, means = self._run(f"nonanchor_{index}", hyper=hyper, channel=channel, anchors=anchors)
         return scales, means

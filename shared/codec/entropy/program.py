@@ -95,7 +95,7 @@ class EntropyProgram:
         }
         arrays["tree"] = np.frombuffer(json.dumps(tree, sort_keys=True).encode(), np.uint8)
         out = io.BytesIO()
-        np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(out, **arrays)
         return out.getvalue()
 
     @classmethod

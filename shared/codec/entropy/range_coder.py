@@ -1,7 +1,7 @@
 """Range coding of grouped symbols, on constriction, with an escape and no wasted bytes at the end.
 
-constriction codes fast when many symbols share one model, so callers group symbols by table. It knows no symbol outside a
-table: the escape's last entry says "beyond", and an Exp-Golomb code over uniform bits says how far.
+constriction codes fast when many symbols share one model, so symbols are grouped by table. It knows no symbol outside
+a table: a table's last entry, the escape, says "beyond", and an Exp-Golomb code over uniform bits says how far.
 """
 
 import constriction
@@ -83,7 +83,8 @@ class SymbolEncoder:
             if value < lower + width:
                 break
         whole = (prefix << 8 * kept) + value // step
-        return whole.to_bytes(words * 4 + kept, "big").rstrip(b"\0")
+        data: bytes = whole.to_bytes(words * 4 + kept, "big").rstrip(b"\0")
+        return data
 
 
 class SymbolDecoder:

@@ -41,7 +41,7 @@ class SymbolTable:
 
     def bits(self) -> NDArray[np.float64]:
         """Ideal code length of every symbol, the escape last, in bits."""
-        lengths: NDArray[np.float64] = PRECISION - np.log2(self.counts)
+        lengths: NDArray[np.float64] = np.log2(TOTAL / self.counts)
         return lengths
 
 
@@ -98,7 +98,7 @@ class CodingTables:
 
 def whole_counts(probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
     """Round probabilities to counts of at least 1 that sum to 2^16, taking the excess from the largest."""
-    counts = np.maximum(1, np.rint(probabilities / probabilities.sum() * TOTAL)).astype(np.int64)
+    counts: NDArray[np.int64] = np.maximum(1, np.rint(probabilities / probabilities.sum() * TOTAL)).astype(np.int64)
     while (excess := int(counts.sum()) - TOTAL) != 0:
         largest = int(counts.argmax())
         counts[largest] -= excess if excess < counts[largest] else counts[largest] // 2

@@ -1,4 +1,4 @@
-"""The entropy program under torch: for proving that it gives the same integers, and for ground stations without ONNX."""
+"""The entropy program under torch: proof that it gives the same integers, and a way without ONNX Runtime."""
 
 import numpy as np
 import torch
@@ -38,9 +38,7 @@ class TorchBackend:
         scales, means = self._run(part.anchor, torch.cat((channel, context), 1)).chunk(2, 1)
         return self._integers(scales), self._integers(means), self._integers(channel)
 
-    def nonanchor(
-        self, index: int, hyper: Integers, channel: Integers, anchors: Integers
-    ) -> tuple[Integers, Integers]:
+    def nonanchor(self, index: int, hyper: Integers, channel: Integers, anchors: Integers) -> tuple[Integers, Integers]:
         """See `EntropyBackend.nonanchor`."""
         part = self.program.parts[index]
         local = self._run(part.local, self._rescale(self._tensor(anchors), self.program.y_input))

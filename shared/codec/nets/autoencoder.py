@@ -46,6 +46,7 @@ class LatentEncoder(nn.Module):
         )
 
     def forward(self, picture: Tensor) -> Tensor:
+        """Return the latent."""
         latent: Tensor = self.net(picture)
         return latent
 
@@ -72,6 +73,7 @@ class LatentDecoder(nn.Module):
         )
 
     def forward(self, latent: Tensor) -> Tensor:
+        """Return the picture."""
         picture: Tensor = self.net(latent)
         return picture
 

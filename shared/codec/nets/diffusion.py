@@ -31,7 +31,7 @@ class DiffusionConfig:
 
     def unet(self) -> UNet2DConditionModel:
         """Return the prior with random weights."""
-        return UNet2DConditionModel(
+        unet: UNet2DConditionModel = UNet2DConditionModel(
             in_channels=self.latent_channels,
             out_channels=self.latent_channels,
             block_out_channels=self.widths,
@@ -44,6 +44,7 @@ class DiffusionConfig:
             norm_num_groups=self.groups,
             use_linear_projection=True,
         )
+        return unet
 
     def control(self, unet: UNet2DConditionModel) -> ControlModule:
         """Return a control module for the prior, started from its weights."""

@@ -2,9 +2,9 @@
 
 Pointwise convolutions are matrix products, which small processors run several times faster than 3x3 convolutions of
 the same arithmetic. The depthwise kernel is 3x3 and not larger because oneDNN trains depthwise 5x5 in bfloat16 thirty
-times slower; a deeper stack makes up for the smaller reach. No block normalises over the picture: a statistic taken over the whole picture would tie every
-pixel to the picture's size, which breaks tiles and odd sizes. Borders are padded by replication, because zeros would
-be darker than any real neighbour and leave a dark rim.
+times slower; a deeper stack makes up for the smaller reach. No block normalises over the picture: a statistic taken
+over the whole picture would tie every pixel to the picture's size, which breaks tiles and odd sizes. Borders are padded
+by replication, because zeros would be darker than any real neighbour and leave a dark rim.
 """
 
 import torch
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 
 class LightBlock(nn.Module):
-    """Residual block ``x + gain * pointwise(GELU(pointwise(depthwise3x3(x))))``.
+    r"""Residual block ``x + gain * pointwise(GELU(pointwise(depthwise3x3(x))))``.
 
     Data flow (shapes are ``batch x channels x height x width``; nothing changes shape)::
 
         x --> depthwise 3x3 --> 1x1 to 2C --> GELU --> 1x1 to C --> * gain --> + --> out
-         \\___________________________________________________________________/
+         \___________________________________________________________________/
 
     Args:
         channels: C, channels in and out.
@@ -26,9 +26,7 @@ class LightBlock(nn.Module):
 
     def __init__(self, channels: int, expansion: int = 2) -> None:
         super().__init__()
-        self.depthwise = nn.Conv2d(
-            channels, channels, 3, padding=1, groups=channels, padding_mode="replicate"
-        )
+        self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, padding_mode="replicate")
         self.expand = nn.Conv2d(channels, expansion * channels, 1)
         self.activation = nn.GELU()
         self.project = nn.Conv2d(expansion * channels, channels, 1)
@@ -36,6 +34,7 @@ class LightBlock(nn.Module):
         self.gain = nn.Parameter(torch.full((1, channels, 1, 1), 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return a feature map of the same shape."""
         y: Tensor = self.project(self.activation(self.expand(self.depthwise(x))))
         return x + self.gain * y
 

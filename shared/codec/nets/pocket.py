@@ -1,10 +1,10 @@
-"""The pocket compression module: LFGCM's data flow with light blocks and one set of weights for every rate.
+r"""The pocket compression module: LFGCM's data flow with light blocks and one set of weights for every rate.
 
 Data flow (DiffEIC section III, at small widths; ``gain`` is the vector of the operating point)::
 
-    picture --\\                                              /--> hyper-decoder, contexts, heads (EntropyParameters)
+    picture --\                                              /--> hyper-decoder, contexts, heads (EntropyParameters)
                analysis --> y * gain --> hyper-analysis --> z                      |
-    guidance -/                    \\--> round(y - mean) + mean = y_hat <--- means, scales
+    guidance -/                    \--> round(y - mean) + mean = y_hat <--- means, scales
                                                              |
                           content variable <-- synthesis <-- y_hat * inverse gain, z_hat
 
@@ -76,6 +76,7 @@ class PocketAnalysis(nn.Module):
         )
 
     def forward(self, picture: Tensor, guidance: Tensor) -> Tensor:
+        """Return y, before the operating point's gain."""
         y: Tensor = self.net(self.pixels(picture) + self.guidance(guidance))
         return y
 
@@ -98,6 +99,7 @@ class PocketHyperAnalysis(nn.Module):
         )
 
     def forward(self, y: Tensor, guidance: Tensor) -> Tensor:
+        """Return z of y after its gain."""
         z: Tensor = self.net(self.latent(y) + self.guidance(guidance))
         return z
 
@@ -121,6 +123,7 @@ class PocketSynthesis(nn.Module):
         )
 
     def forward(self, y_hat: Tensor, z_hat: Tensor) -> Tensor:
+        """Return the content variable of a decoded latent whose gain was undone."""
         content: Tensor = self.net(torch.cat((self.reference(z_hat), y_hat), 1))
         return content
 

@@ -1,0 +1,1 @@
+"""Bit-exact entropy coding: integer networks, coding tables, range coder."""
