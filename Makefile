@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format install clean
+.PHONY: demo test lint format install bundle clean
 
 demo: $(VENV)/.installed-sim
 	$(VENV)/bin/pinhole demo
@@ -23,6 +23,15 @@ format: $(VENV)/.installed-all
 	$(VENV)/bin/ruff format .
 
 install: $(VENV)/.installed-all
+
+# Trains the pocket bundle from a folder of photographs; docs/training.md says what each stage does.
+bundle: $(VENV)/.installed-all
+	@test -n "$(PHOTOGRAPHS)" || { echo "make: give PHOTOGRAPHS=folder-of-photographs" >&2; exit 2; }
+	$(VENV)/bin/python -m training.autoencoder --photographs "$(PHOTOGRAPHS)" --minutes 22
+	$(VENV)/bin/python -m training.codec --photographs "$(PHOTOGRAPHS)" --minutes 31
+	$(VENV)/bin/python -m training.diffusion prior --photographs "$(PHOTOGRAPHS)" --minutes 9
+	$(VENV)/bin/python -m training.diffusion control --photographs "$(PHOTOGRAPHS)" --minutes 14
+	$(VENV)/bin/python -m training.export --photographs "$(PHOTOGRAPHS)" -o shared/bundles/pocket
 
 # Debian keeps the part of venv that brings pip in a package of its own; ask for it only where it is missing.
 $(VENV)/bin/python:

@@ -18,9 +18,15 @@ from shared.outputs import error_line, output_paths
 from shared.picture import load_picture
 
 
+SMALLEST_PROMISE = 600
+"""Bytes that a picture may always take unless told otherwise: a thumbnail's headers alone exceed any rate."""
+
+
 @dataclass(frozen=True)
 class Target:
-    """What the user asks of the size; at most one is set, none means the bundle's middle operating point.
+    """What the user asks of the size; at most one is set, none means the rate of the bundle's middle operating point.
+
+    A rate or a size is kept to the byte. A quality is not a size: its bytes follow what is in the picture.
 
     Attributes:
         quality: number of an operating point.
@@ -155,16 +161,21 @@ def compress_picture(encoder: PictureEncoder, pixels: Pixels, output: Path, targ
         layers = _encode_within(encoder, pixels, int(target.bits_per_pixel * width * height / 8), "--bpp")
     elif target.largest is not None:
         layers = _encode_within(encoder, pixels, target.largest, "--max-bytes")
+    elif target.quality is not None:
+        layers = encoder.encode(pixels, _known_quality(encoder.operating_points, target.quality))
     else:
-        layers = encoder.encode(pixels, _chosen_quality(encoder.operating_points, target.quality))
+        layers = _encode_within(encoder, pixels, _promised_bytes(encoder.operating_points, width * height), "the rate")
     size = write_pin(output, layers)
     header, _ = PictureHeader.unpack(layers[0])
     return Compressed(output, width, height, header.quality, tuple(map(len, layers)), size)
 
 
-def _chosen_quality(points: Sequence[OperatingPoint], wanted: int | None) -> int:
-    if wanted is None:
-        return points[(len(points) - 1) // 2].quality
+def _promised_bytes(points: Sequence[OperatingPoint], pixels: int) -> int:
+    """Size of a file whose user asked for nothing: the middle operating point's rate, kept for any picture."""
+    return max(SMALLEST_PROMISE, int(points[(len(points) - 1) // 2].bits_per_pixel * pixels / 8))
+
+
+def _known_quality(points: Sequence[OperatingPoint], wanted: int) -> int:
     known = [point.quality for point in points]
     if wanted not in known:
         raise PinholeError(f"quality {wanted} is not in this bundle; give one of {', '.join(map(str, known))}")

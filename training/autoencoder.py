@@ -3,16 +3,13 @@
 Run: ``python -m training.autoencoder --photographs DIR --run runs/pocket``. Goes on where it stopped.
 """
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shared.codec.nets.autoencoder import Autoencoder, AutoencoderConfig
 from training.data import PhotographCache
-from training.loop import Losses, Run, Schedule
+from training.loop import Losses, Run, Schedule, stage_options
 
 LATENT_NOISE = 0.05
 """Standard deviation of the noise added to the latent, so that the decoder tolerates small latent errors."""
@@ -28,19 +25,12 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 def main() -> None:
     """Train the autoencoder to the end of its schedule."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", type=Path, required=True)
-    parser.add_argument("--run", type=Path, default=Path("runs/pocket"))
-    parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=160)
-    parser.add_argument("--device", default="cpu")
+    parser = stage_options(__doc__, batch=8, crop=160, rate=0.002)
     options = parser.parse_args()
 
     torch.manual_seed(1)
     model = Autoencoder(AutoencoderConfig()).to(options.device).to(memory_format=torch.channels_last)
-    schedule = Schedule(options.steps, learning_rate=2e-3, finish_by=options.minutes * 60)
+    schedule = Schedule(options.steps, learning_rate=options.rate, finish_by=options.minutes * 60)
     run = Run(options.run / "autoencoder", model, schedule)
     cache = PhotographCache(options.photographs, options.run / "photographs")
     checks = [crop for crop, _ in zip(cache.validation_crops(384), range(24), strict=False)]

@@ -6,9 +6,6 @@ terms (paper section III-D) with distortion and perception of the *preview* in p
 preview must stand alone.
 """
 
-import argparse
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +16,7 @@ from shared.codec.nets.likelihood import add_uniform_noise, gaussian_likelihood
 from shared.codec.nets.pocket import PocketCompression, PocketConfig
 from training.autoencoder import psnr
 from training.data import PhotographCache
-from training.loop import Losses, Run, Schedule
+from training.loop import Losses, Run, Schedule, stage_options
 from training.perceptual import StLpips
 
 RATE_WEIGHTS = (4.0, 2.7, 1.8, 1.2, 0.8)
@@ -72,14 +69,7 @@ def estimate(codec: Codec, picture: Tensor, point: Tensor) -> tuple[Tensor, Tens
 
 def main() -> None:
     """Train the compression module to the end of its schedule."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", type=Path, required=True)
-    parser.add_argument("--run", type=Path, default=Path("runs/pocket"))
-    parser.add_argument("--steps", type=int, default=40000)
-    parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=192)
-    parser.add_argument("--device", default="cpu")
+    parser = stage_options(__doc__, batch=8, crop=192, rate=0.0012)
     options = parser.parse_args()
 
     torch.manual_seed(2)
@@ -88,7 +78,7 @@ def main() -> None:
     autoencoder.load_state_dict(trained["average"])
     config = PocketConfig()
     codec = Codec(PocketCompression(config), autoencoder).to(options.device).to(memory_format=torch.channels_last)
-    schedule = Schedule(options.steps, learning_rate=1.2e-3, finish_by=options.minutes * 60)
+    schedule = Schedule(options.steps, learning_rate=options.rate, finish_by=options.minutes * 60)
     run = Run(options.run / "codec", codec, schedule)
     cache = PhotographCache(options.photographs, options.run / "photographs")
     checks = [crop for crop, _ in zip(cache.validation_crops(384), range(16), strict=False)]

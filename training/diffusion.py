@@ -20,7 +20,7 @@ from shared.codec.nets.diffusion import DiffusionConfig, LatentScale
 from shared.codec.nets.pocket import PocketCompression, PocketConfig
 from training.codec import Codec, truncate
 from training.data import PhotographCache
-from training.loop import Losses, Run, Schedule
+from training.loop import Losses, Run, Schedule, stage_options
 
 TRUNCATED = 0.15
 """Share of batches whose content variable comes from a prefix of the layers."""
@@ -110,7 +110,7 @@ def train_stage(
                 sums[step] += float(F.mse_loss(guess.float(), noise)) / len(checks)
         return {f"noise_error_{step}": value for step, value in sums.items()}
 
-    run.train(cache.batches(options.batch, options.crop, seed=options.seed + run.step), loss, validate)
+    run.train(cache.batches(options.batch, options.crop, seed=20_000_000 + run.step), loss, validate)
 
 
 def train_prior(options: argparse.Namespace, cache: PhotographCache) -> None:
@@ -155,17 +155,8 @@ def train_control(options: argparse.Namespace, cache: PhotographCache) -> None:
 
 def main() -> None:
     """Train one of the two stages to the end of its schedule."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = stage_options(__doc__, batch=8, crop=256, rate=0.0006)
     parser.add_argument("stage", choices=("prior", "control"))
-    parser.add_argument("--photographs", type=Path, required=True)
-    parser.add_argument("--run", type=Path, default=Path("runs/pocket"))
-    parser.add_argument("--steps", type=int, default=40000)
-    parser.add_argument("--minutes", type=float, default=0.0)
-    parser.add_argument("--rate", type=float, default=6e-4)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--crop", type=int, default=256)
-    parser.add_argument("--seed", type=int, default=20_000_000)
-    parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.manual_seed(4)
     cache = PhotographCache(options.photographs, options.run / "photographs")

@@ -5,6 +5,7 @@ from its last checkpoint: weights, average, optimiser and step are restored; bat
 the run (re)started, so no photograph order repeats.
 """
 
+import argparse
 import copy
 import json
 import math
@@ -42,6 +43,27 @@ class Schedule:
     average: float = 0.998
     every: int = 400
     finish_by: float = 0.0
+
+
+def stage_options(description: str | None, *, batch: int, crop: int, rate: float) -> argparse.ArgumentParser:
+    """Return the command line that every stage has, with the stage's own defaults.
+
+    Args:
+        description: the stage's docstring.
+        batch: pictures a step.
+        crop: their side in pixels.
+        rate: peak learning rate.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=Path, required=True, help="folder of photographs to train on")
+    parser.add_argument("--run", type=Path, default=Path("runs/pocket"), help="folder of all checkpoints")
+    parser.add_argument("--steps", type=int, default=40000)
+    parser.add_argument("--minutes", type=float, default=0.0, help="end, annealed, after so long at the latest")
+    parser.add_argument("--batch", type=int, default=batch)
+    parser.add_argument("--crop", type=int, default=crop)
+    parser.add_argument("--rate", type=float, default=rate)
+    parser.add_argument("--device", default="cpu")
+    return parser
 
 
 class Run:

@@ -129,11 +129,20 @@ def test_targets_are_checked(tmp_path: Path) -> None:
         Target(bits_per_pixel=0)
     with pytest.raises(PinholeError, match="give one of 1, 2, 3"):
         compress_picture(ENCODER, photograph(), tmp_path / "p.pin", Target(quality=7))
-    assert compress_picture(ENCODER, photograph(), tmp_path / "p.pin", Target()).quality == 2
+    assert compress_picture(ENCODER, photograph(), tmp_path / "p.pin", Target(quality=2)).quality == 2
     with pytest.raises(PinholeError, match="--steps"):
         Settings(steps=-1)
     with pytest.raises(PinholeError, match="--layers"):
         Settings(layers=0)
+
+
+def test_without_a_target_the_rate_of_the_middle_point_is_kept(tmp_path: Path) -> None:
+    wide = np.tile(photograph(), (40, 10, 1))  # 480x400; the middle point promises 0.2 bit per pixel
+    done = compress_picture(ENCODER, wide, tmp_path / "p.pin", Target())
+    assert done.bits_per_pixel <= 0.2
+    assert done.quality == 3
+    # A thumbnail may take the few hundred bytes that headers cost.
+    assert compress_picture(ENCODER, photograph(), tmp_path / "p.pin", Target()).size <= 600
 
 
 def test_one_bad_picture_does_not_stop_the_others(tmp_path: Path) -> None:
