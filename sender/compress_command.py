@@ -17,7 +17,6 @@ from shared.errors import PinholeError
 from shared.outputs import error_line, output_paths
 from shared.picture import load_picture
 
-
 SMALLEST_PROMISE = 600
 """Bytes that a picture may always take unless told otherwise: a thumbnail's headers alone exceed any rate."""
 

@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor
 
 from sender.encoder import OnnxEncoder
 from shared.codec.bundle import FORMAT, MANIFEST, find_bundle
+from shared.codec.entropy.coding import LatentCoder, LatentLayout
+from shared.codec.entropy.onnx_backend import OnnxBackend
 from shared.codec.entropy.tables import CodingTables, density_table, latent_tables
 from shared.codec.nets.autoencoder import Autoencoder, AutoencoderConfig
 from shared.codec.nets.diffusion import DiffusionConfig
@@ -32,11 +35,11 @@ from training.diffusion import Prior, load_average
 from training.entropy_graphs import entropy_graphs
 from training.float_graphs import float_graph
 from training.quantise import calibrate, quantise
+from training.table_fit import fit_tables
 
 LATENT_BLOCK = 16
 """Pixels that one position of y spans."""
 SMALLEST_SCALE, LARGEST_SCALE, SCALES = 0.11, 64.0, 64
-CALIBRATION_CROPS = 40
 DEFAULT_STEPS = 20
 POINT_NAMES = ("glimpse", "sketch", "standard", "clear", "fine")
 
@@ -50,16 +53,14 @@ def hyper_tables(prior: FactorisedPrior) -> tuple[Any, ...]:
 
 
 @torch.no_grad()
-def calibration_latents(codec: Codec, cache: PhotographCache) -> list[tuple[Tensor, Tensor]]:
-    """Latents of training crops at every operating point, as the entropy path will see them."""
-    pairs = []
-    crops = cache.batches(1, 256, seed=77)
-    for i in range(CALIBRATION_CROPS):
-        picture = next(crops)
+def calibration_latents(codec: Codec, cache: PhotographCache, crops: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield y and quantised z of training crops over all operating points, as the entropy path will see them."""
+    batches = cache.batches(1, 256, seed)
+    for i in range(crops):
+        picture = next(batches)
         point = torch.tensor([i % codec.compression.config.operating_points])
         y, z = codec.compression.encode(picture, codec.encoder(picture), point)
-        pairs.append((y, codec.compression.prior.quantise(z)))
-    return pairs
+        yield y, codec.compression.prior.quantise(z)
 
 
 def half(state: dict[str, Tensor]) -> bytes:
@@ -70,16 +71,23 @@ def half(state: dict[str, Tensor]) -> bytes:
 def export_files(codec: Codec, prior: Prior, control: torch.nn.Module, cache: PhotographCache) -> dict[str, bytes]:
     """Make every file of the bundle but the manifest, by name."""
     compression = codec.compression
-    program = quantise(compression.entropy, calibrate(compression.entropy, calibration_latents(codec, cache)))
+    program = quantise(
+        compression.entropy, calibrate(compression.entropy, calibration_latents(codec, cache, 40, seed=77))
+    )
     thresholds, tables = latent_tables(SMALLEST_SCALE, LARGEST_SCALE, SCALES)
     coding = CodingTables(hyper_tables(compression.prior), thresholds, tables)
+    config = compression.config
+    layout = LatentLayout(config.entropy.hyper_channels, config.entropy.slices, config.layer_slices)
+    graphs = entropy_graphs(program)
+    coder = LatentCoder(layout, coding, OnnxBackend(graphs))
+    coding = fit_tables(coder, ((y.numpy(), z.numpy()) for y, z in calibration_latents(codec, cache, 400, seed=78)))
     picture = torch.zeros(1, 3, 128, 192)
     guidance = codec.encoder(picture)
     y = compression.analysis(picture, guidance)
     contents = {
         "entropy/program.npz": program.to_bytes(),
         "entropy/tables.npz": coding.to_bytes(),
-        **{f"entropy/{name}.onnx": graph for name, graph in entropy_graphs(program).items()},
+        **{f"entropy/{name}.onnx": graph for name, graph in graphs.items()},
         "sender/guidance.onnx": float_graph(codec.encoder, {"picture": picture}, [64], "guidance"),
         "sender/analysis.onnx": float_graph(
             compression.analysis, {"picture": picture, "guidance": guidance}, [1, 8], "y"
@@ -154,6 +162,24 @@ def measure_rates(folder: Path, cache: PhotographCache) -> list[float]:
     return rates
 
 
+def model_card(manifest: dict[str, Any], networks: Iterable[torch.nn.Module], cache: PhotographCache) -> str:
+    """Fill in the model card's figures."""
+    rows = ["| quality | name | bit/pixel |", "|---|---|---|"]
+    rows += [f"| {p['quality']} | {p['name']} | {p['bits_per_pixel']:.4f} |" for p in manifest["operating_points"]]
+    parameters = sum(p.numel() for network in networks for p in network.parameters())
+    return (
+        (Path(__file__).parent / "model_card.md")
+        .read_text()
+        .format(
+            parameters=f"{parameters / 1e6:.1f} million",
+            megabytes=f"{sum(f['bytes'] for f in manifest['files'].values()) / 1e6:.1f}",
+            validation=len(cache.validation),
+            training=len(cache.training),
+            rates="\n".join(rows),
+        )
+    )
+
+
 def main() -> None:
     """Export the bundle."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -182,6 +208,7 @@ def main() -> None:
     for point, rate in zip(manifest["operating_points"], measure_rates(partial, cache), strict=True):
         point["bits_per_pixel"] = round(rate, 4)
         print(f"quality {point['quality']}: {rate:.4f} bit per pixel")
+    (partial / "MODEL_CARD.md").write_text(model_card(manifest, (codec, prior, control), cache))
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     shutil.rmtree(options.output, ignore_errors=True)
     partial.rename(options.output)

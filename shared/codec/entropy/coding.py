@@ -95,30 +95,38 @@ class LatentCoder:
         """
         fixed = np.rint(np.clip(y, -LARGEST_SYMBOL, LARGEST_SYMBOL) * UNIT).astype(np.int32)
         z_symbols = np.rint(np.clip(z, -LARGEST_SYMBOL, LARGEST_SYMBOL)).astype(np.int32)
-        payloads, ideal = [], []
-
-        encoder, check = SymbolEncoder(), zlib.crc32(salt)
-        index = self._hyper_index(z_symbols.shape)
-        encoder.encode(z_symbols.reshape(-1), index, self._hyper_models)
-        payloads.append(encoder.finish() + _check(z_symbols.reshape(-1), check))
-        ideal.append(_ideal_bits(z_symbols.reshape(-1), index, self._hyper_models))
-
         y_hat = np.zeros_like(fixed)
-        for layer, passes in self._layers(z_symbols, y_hat):
-            encoder, check, bits = SymbolEncoder(), zlib.crc32(bytes([layer]), zlib.crc32(salt)), 0.0
-            seen: list[Symbols] = []
-            for channels, mask, scales, means in passes:
-                part, centre = fixed[0, channels][:, mask], means[0][:, mask]
-                # Half a unit rounds up; the decoder never sees the difference.
-                symbols = np.clip((part - centre + UNIT // 2) >> LATENT_BITS, -LARGEST_SYMBOL, LARGEST_SYMBOL)
-                index = self.tables.scale_index(scales[0][:, mask]).reshape(-1)
-                encoder.encode(symbols.reshape(-1), index, self._latent_models)
-                bits += _ideal_bits(symbols.reshape(-1), index, self._latent_models)
-                seen.append(symbols.reshape(-1))
-                y_hat[0, channels, mask] = ((symbols << LATENT_BITS) + centre).T
-            payloads.append(encoder.finish() + _check(np.concatenate(seen), check))
+        payloads, ideal = [], []
+        for layer, groups in self.groups(fixed, z_symbols, y_hat):
+            encoder, check, bits = SymbolEncoder(), _check_start(salt, layer), 0.0
+            models = self._latent_models if layer else self._hyper_models
+            for symbols, index in groups:
+                encoder.encode(symbols, index, models)
+                check = zlib.crc32(symbols.astype("<i2").tobytes(), check)
+                bits += _ideal_bits(symbols, index, models)
+            payloads.append(encoder.finish() + _check_bytes(check))
             ideal.append(bits)
         return EncodedLatents(payloads, y_hat, ideal)
+
+    def groups(self, fixed: Integers, z: Integers, y_hat: Integers) -> Iterator[tuple[int, "Iterator[_Group]"]]:
+        """Yield what there is to code, layer by layer: ``(layer number, groups)``, to be used up in order.
+
+        Args:
+            fixed: y in units of 2^-4, ``1 x M x h x w``.
+            z: symbols of z, ``1 x N x h/4 x w/4``.
+            y_hat: like ``fixed``; receives the decoded latent.
+        """
+        yield 0, iter([(z.reshape(-1), self._hyper_index(z.shape))])
+        for layer, passes in self._layers(z, y_hat):
+            yield layer, self._quantised(passes, fixed, y_hat)
+
+    def _quantised(self, passes: "Iterator[_Pass]", fixed: Integers, y_hat: Integers) -> "Iterator[_Group]":
+        for channels, mask, scales, means in passes:
+            part, centre = fixed[0, channels][:, mask], means[0][:, mask]
+            # Half a unit rounds up; the decoder never sees the difference.
+            symbols = np.clip((part - centre + UNIT // 2) >> LATENT_BITS, -LARGEST_SYMBOL, LARGEST_SYMBOL)
+            y_hat[0, channels, mask] = ((symbols << LATENT_BITS) + centre).T
+            yield symbols.reshape(-1), self.tables.scale_index(scales[0][:, mask]).reshape(-1)
 
     def decode(self, payloads: Sequence[bytes], height: int, width: int, salt: bytes) -> tuple[Integers, Integers]:
         """Decode a prefix of a picture's layers; what is missing takes its predicted means.
@@ -136,28 +144,28 @@ class LatentCoder:
             CorruptDataError: naming the layer, if one is not what was encoded.
         """
         shape = (1, self.layout.hyper_channels, height // 4, width // 4)
-        decoder, check = self._open(payloads[0], 0)
-        z = decoder.decode(self._hyper_index(shape), self._hyper_models)
-        _verify(z, zlib.crc32(salt), check, 0)
-        z = z.reshape(shape)
+        decoder, expected = self._open(payloads[0], 0)
+        flat = decoder.decode(self._hyper_index(shape), self._hyper_models)
+        _verify(zlib.crc32(flat.astype("<i2").tobytes(), _check_start(salt, 0)), expected, 0)
+        z = flat.reshape(shape)
 
         y_hat = np.zeros((1, sum(self.layout.slices), height, width), np.int32)
         for layer, passes in self._layers(z, y_hat):
             given = layer < len(payloads)
             if given:
-                decoder, check = self._open(payloads[layer], layer)
-            seen = []
+                decoder, expected = self._open(payloads[layer], layer)
+            check = _check_start(salt, layer)
             for channels, mask, scales, means in passes:
                 centre = means[0][:, mask]
                 if given:
                     symbols = decoder.decode(
                         self.tables.scale_index(scales[0][:, mask]).reshape(-1), self._latent_models
                     )
-                    seen.append(symbols)
+                    check = zlib.crc32(symbols.astype("<i2").tobytes(), check)
                     centre = centre + (symbols.reshape(centre.shape) << LATENT_BITS)
                 y_hat[0, channels, mask] = centre.T
             if given:
-                _verify(np.concatenate(seen), zlib.crc32(bytes([layer]), zlib.crc32(salt)), check, layer)
+                _verify(check, expected, layer)
         return y_hat, z
 
     @staticmethod
@@ -190,13 +198,21 @@ _Pass = tuple[slice, NDArray[np.bool_], Integers, Integers]
 """Channels of y, positions, scales and means of one coding pass."""
 
 
-def _check(symbols: Symbols, start: int) -> bytes:
-    value = zlib.crc32(np.ascontiguousarray(symbols).astype("<i2").tobytes(), start)
-    return (value & 0xFFFF).to_bytes(CHECK_BYTES, "little")
+_Group = tuple[Symbols, NDArray[np.intp]]
+"""Symbols and the numbers of their tables."""
 
 
-def _verify(symbols: Symbols, start: int, check: bytes, layer: int) -> None:
-    if _check(symbols, start) != check:
+def _check_start(salt: bytes, layer: int) -> int:
+    start = zlib.crc32(salt)
+    return zlib.crc32(bytes([layer]), start) if layer else start
+
+
+def _check_bytes(check: int) -> bytes:
+    return (check & 0xFFFF).to_bytes(CHECK_BYTES, "little")
+
+
+def _verify(check: int, expected: bytes, layer: int) -> None:
+    if _check_bytes(check) != expected:
         raise CorruptDataError(f"layer {layer} decodes to other symbols than were sent; send it again")
 
 

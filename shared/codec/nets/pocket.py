@@ -56,7 +56,7 @@ class PocketConfig:
     hyper_width: int = 96
     synthesis_widths: tuple[int, int] = (224, 160)
     synthesis_depths: tuple[int, int] = (6, 4)
-    layer_slices: tuple[int, ...] = (2, 2, 1)
+    layer_slices: tuple[int, ...] = (1, 1, 3)
     operating_points: int = 5
 
 
