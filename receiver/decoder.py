@@ -13,7 +13,7 @@ from shared.codec.entropy.onnx_backend import OnnxBackend
 from shared.codec.entropy.program import LATENT_BITS
 from shared.codec.header import PictureHeader
 from shared.codec.interfaces import Pixels
-from shared.codec.nets.ddpm import SpacedDdpm
+from shared.codec.nets.ddpm import TRAINING_STEPS, SpacedDdpm
 from shared.errors import CorruptDataError, PinholeError
 
 
@@ -42,7 +42,8 @@ class TorchDecoder:
             int(p["quality"]): torch.tensor(p["inverse_gain"], device=self.device)[None, :, None, None]
             for p in bundle.manifest["operating_points"]
         }
-        self.default_steps = int(bundle.manifest["default_steps"])
+        self.default_steps = int(bundle.manifest["diffusion"]["steps"])
+        self._start = int(bundle.manifest["diffusion"]["start"])
 
     @property
     def bundle_id(self) -> bytes:
@@ -59,11 +60,11 @@ class TorchDecoder:
 
         Raises:
             CorruptDataError: if a layer is damaged.
-            PinholeError: if ``steps`` is not 0 to 1000.
+            PinholeError: if there are more ``steps`` than timesteps, or fewer than none.
         """
         steps = self.default_steps if steps is None else steps
-        if not 0 <= steps <= 1000:
-            raise PinholeError(f"{steps} diffusion steps: give 0 (preview) to 1000")
+        if not 0 <= steps <= self._start + 1:
+            raise PinholeError(f"{steps} diffusion steps: give 0 (preview) to {self._start + 1}")
         header, content = self.content(layers)
         return self._paint(header, content if steps == 0 else self._diffuse(content, steps, seed))
 
@@ -105,13 +106,16 @@ class TorchDecoder:
         # Noise always comes from the CPU's generator: another device would draw another picture from the same seed.
         generator = torch.Generator().manual_seed(seed & 0x7FFFFFFFFFFFFFFF)
         draws = (torch.randn(normal.shape, generator=generator).to(self.device) for _ in range(steps + 1))
-        sampler = SpacedDdpm(steps)
+        sampler = SpacedDdpm(steps, self._start)
 
         def estimate(x: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
             noise: Tensor = networks.control(networks.unet, x, timesteps, networks.context, condition)
             return noise
 
         start = next(draws)
+        if self._start < TRAINING_STEPS - 1:
+            # Started from pure noise, the small prior has to find again what the content variable says already.
+            start = sampler.add_noise(normal, steps - 1, start)
         clean = sampler.sample(estimate, normal, start, [next(draws) for _ in range(steps)])
         return networks.scale.restore(clean)
 

@@ -40,7 +40,8 @@ from training.table_fit import fit_tables
 LATENT_BLOCK = 16
 """Pixels that one position of y spans."""
 SMALLEST_SCALE, LARGEST_SCALE, SCALES = 0.11, 64.0, 64
-DEFAULT_STEPS = 20
+DEFAULT_STEPS, DEFAULT_START = 20, 999
+"""Diffusion steps of a full decode, and the timestep it starts from (999: pure noise)."""
 POINT_NAMES = ("glimpse", "sketch", "standard", "clear", "fine")
 
 
@@ -131,7 +132,7 @@ def make_manifest(codec: Codec, contents: dict[str, bytes]) -> dict[str, Any]:
             }
             for i in range(config.operating_points)
         ],
-        "default_steps": DEFAULT_STEPS,
+        "diffusion": {"steps": DEFAULT_STEPS, "start": DEFAULT_START},
         "networks": {
             "autoencoder": dataclasses.asdict(AutoencoderConfig()),
             "compression": dataclasses.asdict(config),

@@ -10,16 +10,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.link_overhead import bytes_sent
 from receiver.decoder import TorchDecoder
 from sender.encoder import OnnxEncoder
 from shared.codec.bundle import Bundle, find_bundle
 from shared.codec.entropy.backend import EntropyBackend, NumpyBackend
-from shared.codec.entropy.coding import LatentCoder
+from shared.codec.entropy.coding import CHECK_BYTES, LatentCoder
 from shared.codec.entropy.torch_backend import TorchBackend
 from shared.codec.header import PictureHeader
 from shared.codec.interfaces import Pixels
 from shared.codec.pin import frame_bytes
 from shared.errors import CorruptDataError, PinholeError
+from shared.link import LinkConfig
 from shared.picture import load_picture
 from tests.shared_folder import shared_folder
 
@@ -122,11 +124,14 @@ def test_actual_bytes_are_within_one_percent_of_the_estimate(encoder: OnnxEncode
 
 def test_framing_stays_under_three_percent_of_two_kilobytes(layers: list[bytes]) -> None:
     header = PictureHeader.unpack(layers[0])[1]
-    assert header + 2 * len(layers) + frame_bytes([600] * len(layers)) <= 0.03 * 2048 / 2
+    checks = CHECK_BYTES * len(layers)
+    assert header + checks + frame_bytes([600] * len(layers)) <= 0.03 * 2048
+    on_the_link, _ = bytes_sent(LinkConfig(packet_bytes=1200, parity=0.0, base_parity=0.0), (300, 600, 700, 448), 1)
+    assert header + checks + on_the_link <= 0.03 * 2048
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.data())
+@given(data=st.data())
 def test_damage_is_one_error_and_never_another_picture(
     data: st.DataObject, decoder: TorchDecoder, layers: list[bytes]
 ) -> None:

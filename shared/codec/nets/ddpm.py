@@ -29,24 +29,27 @@ class SpacedDdpm:
     The whole schedule is float64; its numbers meet the samples in their own precision.
 
     Attributes:
-        timesteps: kept training timesteps, ascending from 0 to 999 (one step: 999 alone).
+        timesteps: kept training timesteps, ascending from 0 to ``largest`` (one step: ``largest`` alone).
         betas: noise variances between kept timesteps, float64 ``num_steps``.
         alphas_cumprod: share of signal variance left at the kept timesteps.
         posterior_variance: variance of the noise added on the way down to the timestep before.
 
     Args:
-        num_steps: 1 to 1000.
+        num_steps: 1 to ``largest + 1``.
+        largest: timestep that sampling starts from, up to 999. Below 999 the start is a latent noised to that
+            timestep and not pure noise (RDEIC, Li et al. 2024, starts from the noised content variable at 299).
 
     Raises:
-        ValueError: if ``num_steps`` is out of range.
+        ValueError: if ``num_steps`` or ``largest`` is out of range.
     """
 
-    def __init__(self, num_steps: int) -> None:
-        if not 1 <= num_steps <= TRAINING_STEPS:
-            raise ValueError(f"{num_steps} diffusion steps; give 1 to {TRAINING_STEPS}")
-        last = TRAINING_STEPS - 1
-        stride = last / max(num_steps - 1, 1)
-        self.timesteps = tuple(round(i * stride) for i in range(num_steps)) if num_steps > 1 else (last,)
+    def __init__(self, num_steps: int, largest: int = TRAINING_STEPS - 1) -> None:
+        if not 0 <= largest < TRAINING_STEPS:
+            raise ValueError(f"diffusion cannot start at timestep {largest}; give 0 to {TRAINING_STEPS - 1}")
+        if not 1 <= num_steps <= largest + 1:
+            raise ValueError(f"{num_steps} diffusion steps; give 1 to {largest + 1}")
+        stride = largest / max(num_steps - 1, 1)
+        self.timesteps = tuple(round(i * stride) for i in range(num_steps)) if num_steps > 1 else (largest,)
         self.alphas_cumprod = training_alphas_cumprod()[list(self.timesteps)]
         before = np.append(1.0, self.alphas_cumprod[:-1])
         self.betas = 1 - self.alphas_cumprod / before
