@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from pinhole.commands import COMMANDS, MissingExtraError, load, missing_package
-from shared.errors import PinholeError
+from shared.errors import PinholeError, UsageError
 from shared.settings import load_settings, refuse_unknown
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from typer._click.core import Context as BaseContext
 
 _FAILED = 1
+_WRONG_USAGE = 2
 _INTERRUPTED = 130
 
 
@@ -138,6 +139,8 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except MissingExtraError as error:
         return _fail(str(error), _FAILED)
+    except UsageError as error:
+        return _fail(f"{prefix}: {error}", _WRONG_USAGE)
     except PinholeError as error:
         return _fail(f"{prefix}: {error}", _FAILED)
     except ModuleNotFoundError as error:

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from shared.codec.header import PictureHeader
 from shared.codec.interfaces import PictureDecoder, Pixels
 from shared.codec.pin import read_pin
-from shared.errors import CorruptDataError, PinholeError
+from shared.errors import CorruptDataError, PinholeError, UsageError
 from shared.outputs import error_line, output_paths
 from shared.picture import MAX_PIXELS, check_writable_format, save_picture
 
@@ -36,9 +36,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 0:
-            raise PinholeError("--steps must be 0 (preview) or more")
+            raise UsageError("--steps must be 0 (preview) or more")
         if self.layers is not None and self.layers < 1:
-            raise PinholeError("--layers must be 1 or more")
+            raise UsageError("--layers must be 1 or more")
 
 
 @dataclass(frozen=True)

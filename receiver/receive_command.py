@@ -17,7 +17,7 @@ from receiver.engine import LocalEngine
 from receiver.listeners import Listeners
 from receiver.progress import ConsoleReporter, link_summary, show_live
 from shared.codec.interfaces import PictureDecoder
-from shared.errors import PinholeError
+from shared.errors import UsageError
 from shared.link.config import LinkConfig
 from shared.link.station import Station
 
@@ -56,9 +56,9 @@ def receive(
     Layers are acknowledged when they are safely on disk. A restart goes on where the last run ended.
     """
     if not insecure:
-        raise PinholeError("links are not sealed yet in this version; pass --insecure to accept packets from anyone")
+        raise UsageError("links are not sealed yet in this version; pass --insecure to accept packets from anyone")
     if device not in ("auto", "cpu", "cuda"):
-        raise PinholeError(f"device {device!r} is none; give auto, cpu or cuda")
+        raise UsageError(f"device {device!r} is none; give auto, cpu or cuda")
     config = ReceiverConfig(
         settle=settle, full=full, steps=steps, until_idle=until_idle, largest=int(max_megapixels * 1_000_000)
     )

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from shared.codec.header import PictureHeader
 from shared.codec.interfaces import OperatingPoint, PictureEncoder, Pixels
 from shared.codec.pin import frame_bytes, write_pin
-from shared.errors import PinholeError
+from shared.errors import PinholeError, UsageError
 from shared.outputs import error_line, output_paths
 from shared.picture import load_picture
 
@@ -40,9 +40,9 @@ class Target:
     def __post_init__(self) -> None:
         given = [value for value in (self.quality, self.bits_per_pixel, self.largest) if value is not None]
         if len(given) > 1:
-            raise PinholeError("give one of --quality, --bpp and --max-bytes, not several")
+            raise UsageError("give one of --quality, --bpp and --max-bytes, not several")
         if any(value <= 0 for value in given):
-            raise PinholeError("--quality, --bpp and --max-bytes must be above zero")
+            raise UsageError("--quality, --bpp and --max-bytes must be above zero")
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _promised_bytes(points: Sequence[OperatingPoint], pixels: int) -> int:
 def _known_quality(points: Sequence[OperatingPoint], wanted: int) -> int:
     known = [point.quality for point in points]
     if wanted not in known:
-        raise PinholeError(f"quality {wanted} is not in this bundle; give one of {', '.join(map(str, known))}")
+        raise UsageError(f"quality {wanted} is not in this bundle; give one of {', '.join(map(str, known))}")
     return wanted
 
 

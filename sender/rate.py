@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.codec.interfaces import PictureEncoder, Pixels
-from shared.errors import PinholeError
+from shared.errors import UsageError
 
 DEFAULT_LINK_SECONDS = 10.0
 """Seconds of the whole budget that one picture may take when no latency target is set."""
@@ -51,10 +51,10 @@ class RatePolicy:
             PinholeError: if a value is out of range, or both ``quality`` and ``max_bytes`` are set.
         """
         if self.quality is not None and self.max_bytes is not None:
-            raise PinholeError("--quality and --max-bytes exclude each other; pass one of them")
+            raise UsageError("--quality and --max-bytes exclude each other; pass one of them")
         for name, value in (("budget", self.budget), ("latency", self.latency), ("max-bytes", self.max_bytes)):
             if value is not None and not value > 0:
-                raise PinholeError(f"--{name} must be greater than 0, not {value}")
+                raise UsageError(f"--{name} must be greater than 0, not {value}")
         if not self.overhead >= 1:
             raise ValueError(f"overhead {self.overhead} is below 1")
 

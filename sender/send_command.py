@@ -20,7 +20,7 @@ from sender.source import Source, WatchedFolder
 from sender.spool import Spool
 from sender.units import format_rate, parse_rate
 from shared.codec.interfaces import PictureEncoder
-from shared.errors import PinholeError
+from shared.errors import UsageError
 from shared.link.config import LinkConfig
 from shared.transports import open_client
 from shared.transports.base import ClientTransport
@@ -57,7 +57,7 @@ def send(
     """Send the pictures of a folder to a ground station, now and as they come."""
     console = Console(stderr=True)
     if not insecure:
-        raise PinholeError("sealing the link is not built yet; pass --insecure to send pictures that anyone can read")
+        raise UsageError("sealing the link is not built yet; pass --insecure to send pictures that anyone can read")
     link = link_config(
         rate=None if budget == "unlimited" else parse_rate(budget),
         packet_bytes=packet_bytes,
@@ -68,7 +68,7 @@ def send(
     )
     policy = rate_policy(link, latency=latency, quality=quality, max_bytes=max_bytes)
     if max_age is not None and not max_age > 0:
-        raise PinholeError(f"--max-age must be greater than 0, not {max_age:g}")
+        raise UsageError(f"--max-age must be greater than 0, not {max_age:g}")
     # The encoder's runtime takes a second to load; wrong usage is told before that.
     from sender.encoder import OnnxEncoder
     from shared.codec.bundle import find_bundle
@@ -76,7 +76,7 @@ def send(
     encoder = OnnxEncoder(find_bundle(bundle))
     if quality is not None and quality not in [point.quality for point in encoder.operating_points]:
         known = ", ".join(str(point.quality) for point in encoder.operating_points)
-        raise PinholeError(f"--quality {quality} is not in bundle {bundle}; choose one of {known}")
+        raise UsageError(f"--quality {quality} is not in bundle {bundle}; choose one of {known}")
     console.print("WARNING: the link is not sealed. Anyone on the way can read and forge pictures.", style="bold red")
     with closing(Spool(state or default_state())) as spool:
         counters = send_pictures(
@@ -144,9 +144,9 @@ def link_config(
         PinholeError: if a value is out of range.
     """
     if repeats != 1 and not simplex:
-        raise PinholeError("--repeats is for --simplex links; with a way back, lost packets are repaired as needed")
+        raise UsageError("--repeats is for --simplex links; with a way back, lost packets are repaired as needed")
     if not 0 <= parity <= 1:
-        raise PinholeError(f"--parity must be 0 to 1, not {parity:g}")
+        raise UsageError(f"--parity must be 0 to 1, not {parity:g}")
     return LinkConfig(
         packet_bytes=packet_bytes,
         parity=parity,
@@ -183,7 +183,7 @@ def open_source(text: str, spool: Spool) -> Source:
         PinholeError: if there is no such source.
     """
     if text.startswith(("camera:", "rtsp:", "v4l2:")):
-        raise PinholeError(f"source {text}: cameras are not built yet; pass --source FOLDER")
+        raise UsageError(f"source {text}: cameras are not built yet; pass --source FOLDER")
     return WatchedFolder(Path(text), taken=spool.knows_revision)
 
 

@@ -3,7 +3,7 @@
 import math
 import re
 
-from shared.errors import PinholeError
+from shared.errors import UsageError
 
 _RATE = re.compile(r"(?P<number>[0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:(?P<prefix>[kKMG]?)(?P<unit>bps|bit/s|b/s))?")
 _FACTOR = {"": 1.0, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
@@ -27,7 +27,7 @@ def parse_rate(text: str) -> float:
     match = _RATE.fullmatch(text.strip())
     rate = float(match["number"]) * _FACTOR[match["prefix"] or ""] if match else 0.0
     if not 0 < rate < math.inf:
-        raise PinholeError(f"rate {text!r} is not a number of bits per second; write for example 9.6kbps or 0.5Mbps")
+        raise UsageError(f"rate {text!r} is not a number of bits per second; write for example 9.6kbps or 0.5Mbps")
     return rate
 
 

@@ -7,3 +7,7 @@ class PinholeError(Exception):
 
 class CorruptDataError(PinholeError):
     """Received or stored bytes are not what they claim to be (truncated, flipped, foreign)."""
+
+
+class UsageError(PinholeError):
+    """A flag or setting that makes no sense, alone or with another; the command ends with status 2."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from shared.errors import PinholeError
+from shared.errors import PinholeError, UsageError
 
 
 def output_paths(inputs: Sequence[Path], output: Path, suffix: str) -> list[Path]:
@@ -29,12 +29,12 @@ def output_paths(inputs: Sequence[Path], output: Path, suffix: str) -> list[Path
     taken: dict[Path, Path] = {}
     for source, path in zip(inputs, paths, strict=True):
         if path in taken:
-            raise PinholeError(f"{taken[path]} and {source} would both become {path}; write them to two folders")
+            raise UsageError(f"{taken[path]} and {source} would both become {path}; write them to two folders")
         taken[path] = source
     sources = {source.resolve() for source in inputs}
     for path in paths:
         if path.resolve() in sources:
-            raise PinholeError(f"output {path} is one of the inputs; give another name or folder")
+            raise UsageError(f"output {path} is one of the inputs; give another name or folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -25,7 +25,7 @@ def demo(
         from receiver.decoder import TorchDecoder
         from sender.encoder import OnnxEncoder
         from shared.codec.bundle import find_bundle
-        from shared.errors import PinholeError
+        from shared.errors import UsageError
         from sim.demo import run_demo
         from sim.report import BundleNames, write_report
 
@@ -35,7 +35,7 @@ def demo(
     points = {point.quality: point for point in encoder.operating_points}
     chosen = max(points) if quality is None else quality
     if chosen not in points:
-        raise PinholeError(f"bundle {found.name} has no quality {chosen}; give one of {', '.join(map(str, points))}")
+        raise UsageError(f"bundle {found.name} has no quality {chosen}; give one of {', '.join(map(str, points))}")
     with tempfile.TemporaryDirectory(prefix="pinhole-demo-") as work, console.status("starting") as status:
 
         def progress(text: str) -> None:

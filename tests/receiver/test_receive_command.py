@@ -6,7 +6,7 @@ from pinhole.cli import run
 
 
 def test_unsealed_links_need_a_clear_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["receive", "--listen", "tcp://127.0.0.1:1", "--archive", str(tmp_path / "archive")]) == 1
+    assert run(["receive", "--listen", "tcp://127.0.0.1:1", "--archive", str(tmp_path / "archive")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "--insecure" in error
@@ -15,7 +15,7 @@ def test_unsealed_links_need_a_clear_word(tmp_path: Path, capsys: pytest.Capture
 
 def test_an_unknown_device_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["receive", "--listen", "tcp://127.0.0.1:1", "--archive", str(tmp_path), "--insecure"]
-    assert run([*arguments, "--device", "abacus"]) == 1
+    assert run([*arguments, "--device", "abacus"]) == 2
     assert "abacus" in capsys.readouterr().err
 
 
