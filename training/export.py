@@ -40,8 +40,9 @@ from training.table_fit import fit_tables
 LATENT_BLOCK = 16
 """Pixels that one position of y spans."""
 SMALLEST_SCALE, LARGEST_SCALE, SCALES = 0.11, 64.0, 64
-DEFAULT_STEPS, DEFAULT_START = 20, 999
-"""Diffusion steps of a full decode, and the timestep it starts from (999: pure noise)."""
+DEFAULT_STEPS, DEFAULT_START = 2, 499
+"""Diffusion steps of a full decode, and the timestep it starts from (999: pure noise): the best ST-LPIPS of the choices
+in docs/benchmarks.md on held-out photographs."""
 POINT_NAMES = ("glimpse", "sketch", "standard", "clear", "fine")
 
 
