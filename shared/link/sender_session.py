@@ -121,7 +121,7 @@ class SenderSession:
             packet = split_packet(data)
             if packet.reset and packet.tag == self._identity.tag and not packet.body and packet.belongs_to(0):
                 self.statistics.resets_received += 1
-                self._known = False
+                self._start_over(now)
                 return
             if not packet.control or packet.reset or not packet.belongs_to(self._seed):
                 raise CorruptDataError("a packet is not for this sender")
@@ -289,8 +289,27 @@ class SenderSession:
         block.deadline = None
         self._queue.question(block, block.next_symbol_to_repair())
 
+    def _start_over(self, now: float) -> None:
+        """The station knows nothing of this session: what it was said to have or to be storing, it may not have."""
+        if not self._known:
+            return  # its answer to an earlier packet; the questions are on their way
+        self._known = False
+        for block in self._blocks.values():
+            if block.deadline is not None:
+                block.attempts = 0
+                block.deadline = now
+
+    def _wake_resting(self, now: float) -> None:
+        """After a silence: the station that had these blocks may have died before it stored them, so ask soon."""
+        for block in self._blocks.values():
+            if block.deadline is not None and block.attempts >= _ATTEMPTS_AT_REST:
+                block.attempts = 0
+                block.deadline = min(block.deadline, now + self._wait(0))
+
     def _take_report(self, report: Report, now: float) -> None:
         self._now = now
+        if not self._known:
+            self._wake_resting(now)
         self._known = True
         self._heard_since_round = True
         if report.echo is not None:

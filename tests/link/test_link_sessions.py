@@ -208,6 +208,29 @@ def test_a_station_that_forgot_everything_gets_the_rest() -> None:
     assert wire.session.statistics.resets_received > 0
 
 
+@pytest.mark.parametrize("silent", [0.0, 20.0])
+def test_layers_that_a_dead_station_had_but_did_not_store_come_again_soon(silent: float) -> None:
+    """The station says it has a block and dies before it stores the layers: its successor must not wait for long."""
+    config = LinkConfig(rate=None, flush_after=0.0, retransmit_after=1.0)
+    wire = make_wire(config)
+    wire.store_after = 1e9
+    wire.session.submit(1, [b"a" * 300, b"b" * 900], 0.0)
+    wire.run(until=3.0)
+    assert len(wire.received) == 2
+    assert not wire.events
+    wire.station, wire.store_after = Station(config, now=3.0), 0.0
+    if silent:
+        wire.down = nothing
+        wire.session.submit(2, [b"c" * 100], wire.now)
+        wire.run(until=3.0 + silent)
+        wire.down = sound
+    wire.session.submit(3, [b"d" * 100], wire.now)
+    started = wire.now
+    wire.run(until=started + 12.0)
+    acknowledged = {(event.sequence, event.layer) for event in wire.events}
+    assert {(1, 0), (1, 1), (3, 0)} <= acknowledged
+
+
 def test_a_new_start_of_the_sender_takes_the_place_of_the_old() -> None:
     wire = make_wire()
     pictures = some_pictures(11, 4)

@@ -172,7 +172,7 @@ class LatentCoder:
     def _open(payload: bytes, layer: int) -> tuple[SymbolDecoder, bytes]:
         if len(payload) < CHECK_BYTES:
             raise CorruptDataError(f"layer {layer} has {len(payload)} bytes, too few for its checksum; send it again")
-        return SymbolDecoder(payload[:-CHECK_BYTES]), payload[-CHECK_BYTES:]
+        return SymbolDecoder(payload[:-CHECK_BYTES], f"layer {layer}"), payload[-CHECK_BYTES:]
 
     def _hyper_index(self, shape: tuple[int, ...]) -> NDArray[np.intp]:
         return np.repeat(np.arange(shape[1]), shape[2] * shape[3])

@@ -88,9 +88,15 @@ class SymbolEncoder:
 
 
 class SymbolDecoder:
-    """Decodes what `SymbolEncoder` encoded, in the same groups."""
+    """Decodes what `SymbolEncoder` encoded, in the same groups.
 
-    def __init__(self, data: bytes) -> None:
+    Args:
+        data: the encoder's bytes.
+        name: what errors call them.
+    """
+
+    def __init__(self, data: bytes, name: str = "layer") -> None:
+        self._name = name
         padded = data + bytes(-len(data) % 4 + 8)
         self._decoder = _queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
@@ -113,7 +119,7 @@ class SymbolDecoder:
                 excess = self._decode_excess()
                 grouped[position] = table.first + (excess if excess < 0 else excess + table.symbols - 1)
         except (AssertionError, ValueError) as error:
-            raise CorruptDataError("layer's symbols cannot be decoded: the bytes are damaged; send it again") from error
+            raise CorruptDataError(f"{self._name} cannot be decoded: its bytes are damaged; send it again") from error
         symbols = np.empty_like(grouped)
         symbols[order] = grouped
         return symbols
