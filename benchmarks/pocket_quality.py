@@ -1,6 +1,6 @@
 """How good the pocket bundle's pictures are: rate, PSNR, MS-SSIM and ST-LPIPS (VGG) over a folder of pictures.
 
-    python -m benchmarks.pocket_quality FOLDER [--steps N ...] [--save DIR] [--peers]
+    python -m benchmarks.pocket_quality FOLDER [--steps N ...] [--start T] [--save DIR] [--peers]
 
 Rates count every byte of the ``.pin`` file. ``--peers`` adds WebP and AVIF at the same number of bytes, searched over
 quality and, where the smallest file is still too large, over size.
@@ -32,13 +32,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--bundle", default="pocket")
     parser.add_argument("--steps", type=int, nargs="*", default=[])
+    parser.add_argument("--start", type=int, default=None, help="timestep diffusion starts from, 999: pure noise")
     parser.add_argument("--quality", type=int, nargs="*", default=[])
     parser.add_argument("--limit", type=int, default=None, help="only so many pictures")
     parser.add_argument("--save", type=Path, default=None, help="folder for the decoded pictures")
     parser.add_argument("--peers", action="store_true")
     options = parser.parse_args()
     bundle = find_bundle(options.bundle)
-    encoder, decoder = OnnxEncoder(bundle), TorchDecoder(bundle)
+    encoder, decoder = OnnxEncoder(bundle), TorchDecoder(bundle, start=options.start)
     perception = StLpips("vgg")
     rows: dict[tuple[str, str], list[tuple[float, float, float, float]]] = defaultdict(list)
 

@@ -25,9 +25,10 @@ class TorchDecoder:
     Args:
         bundle: the bundle.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ... or ``"auto"`` for CUDA where there is one.
+        start: timestep that diffusion starts from, 0 to 999 (pure noise); None for the bundle's own.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, device: str = "auto", *, start: int | None = None) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
@@ -43,7 +44,7 @@ class TorchDecoder:
             for p in bundle.manifest["operating_points"]
         }
         self.default_steps = int(bundle.manifest["diffusion"]["steps"])
-        self._start = int(bundle.manifest["diffusion"]["start"])
+        self._start = int(bundle.manifest["diffusion"]["start"]) if start is None else start
 
     @property
     def bundle_id(self) -> bytes:
