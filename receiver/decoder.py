@@ -15,6 +15,7 @@ from shared.codec.header import PictureHeader
 from shared.codec.interfaces import Pixels
 from shared.codec.nets.ddpm import TRAINING_STEPS, SpacedDdpm
 from shared.errors import CorruptDataError, PinholeError
+from shared.picture import MAX_PIXELS
 
 
 class TorchDecoder:
@@ -83,6 +84,11 @@ class TorchDecoder:
             raise CorruptDataError(
                 f"picture was made with bundle {header.bundle_id.hex()}, this is {self.bundle_id.hex()}"
                 f" ({self._bundle.name}); give --bundle the one it was made with"
+            )
+        if header.width * header.height > MAX_PIXELS:
+            # Ten bytes can ask for any amount of memory; a picture this large was never made here.
+            raise CorruptDataError(
+                f"picture header claims {header.width}x{header.height} pixels, more than any picture Pinhole takes"
             )
         if header.quality not in self._inverse_gains or header.layers != self._bundle.layout.layers:
             raise CorruptDataError(

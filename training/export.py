@@ -23,7 +23,7 @@ from sender.encoder import OnnxEncoder
 from shared.codec.bundle import FORMAT, MANIFEST, find_bundle
 from shared.codec.entropy.coding import LatentCoder, LatentLayout
 from shared.codec.entropy.onnx_backend import OnnxBackend
-from shared.codec.entropy.tables import CodingTables, density_table, latent_tables
+from shared.codec.entropy.tables import CodingTables, SymbolTable, density_table, latent_tables
 from shared.codec.nets.autoencoder import Autoencoder, AutoencoderConfig
 from shared.codec.nets.diffusion import DiffusionConfig
 from shared.codec.nets.factorised_prior import FactorisedPrior
@@ -46,7 +46,7 @@ in docs/benchmarks.md on held-out photographs."""
 POINT_NAMES = ("glimpse", "sketch", "standard", "clear", "fine")
 
 
-def hyper_tables(prior: FactorisedPrior) -> tuple[Any, ...]:
+def hyper_tables(prior: FactorisedPrior) -> tuple[SymbolTable, ...]:
     """Coding tables of every hyper-latent channel, from its learned density."""
     reach = 60
     edges = torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5

@@ -167,6 +167,9 @@ def test_truncated_and_foreign_layers_are_refused(
     foreign = dataclasses.replace(header, bundle_id=b"\0\1\2\3").pack() + layers[0][length:]
     with pytest.raises(CorruptDataError, match="bundle 00010203"):
         decoder.preview([foreign])
+    vast = dataclasses.replace(header, width=65535, height=65535).pack() + layers[0][length:]
+    with pytest.raises(CorruptDataError, match="claims 65535x65535"):
+        decoder.preview([vast])
 
 
 def test_damaged_bundle_names_its_file(bundle: Bundle, tmp_path: Path) -> None:
