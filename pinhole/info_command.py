@@ -28,7 +28,10 @@ def info(
     facts["captured"] = facts["captured"] or "not told"
     table = Table(Column(), Column(overflow="fold"), show_header=False)
     for name, value in facts.items():
-        text = " + ".join(map(str, value)) if isinstance(value, list) else str(value)
+        if isinstance(value, list):
+            text = " + ".join(map(str, value))
+        else:
+            text = f"{value:g}" if isinstance(value, float) else str(value)
         table.add_row(name.replace("_", " "), text)
     Console().print(table)
 

@@ -40,10 +40,6 @@ class TorchDecoder:
         self._networks: ReceiverNetworks = load_networks(bundle, self.device)
         layout = bundle.manifest["layout"]
         self._block, self._hyper_block = int(layout["latent_block"]), int(layout["block"])
-        self._inverse_gains = {
-            int(p["quality"]): torch.tensor(p["inverse_gain"], device=self.device)[None, :, None, None]
-            for p in bundle.manifest["operating_points"]
-        }
         self.default_steps = int(bundle.manifest["diffusion"]["steps"])
         self._start = int(bundle.manifest["diffusion"]["start"]) if start is None else start
 
@@ -90,7 +86,8 @@ class TorchDecoder:
             raise CorruptDataError(
                 f"picture header claims {header.width}x{header.height} pixels, more than any picture Pinhole takes"
             )
-        if header.quality not in self._inverse_gains or header.layers != self._bundle.layout.layers:
+        highest = self._bundle.operating_points[-1].quality
+        if header.quality > highest or header.layers != self._bundle.layout.layers:
             raise CorruptDataError(
                 "picture header names a quality or layer count its bundle does not have; send it again"
             )
@@ -104,7 +101,8 @@ class TorchDecoder:
         y_hat, z = self._coder.decode(payloads, rows * per_block, columns * per_block, layers[0][:length])
         y = torch.from_numpy(y_hat.astype(np.float32)).to(self.device) / (1 << LATENT_BITS)
         z_hat = torch.from_numpy(z.astype(np.float32)).to(self.device)
-        return header, self._networks.synthesis(y * self._inverse_gains[header.quality], z_hat)
+        inverse_gain = torch.from_numpy(self._bundle.inverse_gain(header.quality)).to(self.device)
+        return header, self._networks.synthesis(y * inverse_gain, z_hat)
 
     @torch.no_grad()
     def _diffuse(self, content: Tensor, steps: int, seed: int) -> Tensor:

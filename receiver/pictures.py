@@ -60,7 +60,7 @@ class PictureRecord:
         bundle: bundle id, 4 bytes, or None while the base is missing or unreadable.
         width: pixels, 0 while unknown.
         height: pixels, 0 while unknown.
-        quality: operating point, 0 while unknown.
+        quality: 1 upwards in steps of 1/16, 0 while unknown.
         captured: capture time in seconds since 1970, or None.
         error: what went wrong last, one line, or None.
     """
@@ -77,7 +77,7 @@ class PictureRecord:
     bundle: bytes | None = None
     width: int = 0
     height: int = 0
-    quality: int = 0
+    quality: float = 0.0
     captured: int | None = None
     error: str | None = None
 

@@ -5,7 +5,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from receiver.pictures import PictureKey, PictureRecord, State
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a table changes; an index of another version is refused, never guessed at."""
 
 
@@ -36,7 +36,7 @@ class Picture(Base):
     captured: Mapped[int | None] = mapped_column(BigInteger)
     width: Mapped[int] = mapped_column(default=0)
     height: Mapped[int] = mapped_column(default=0)
-    quality: Mapped[int] = mapped_column(default=0)
+    quality: Mapped[float] = mapped_column(default=0.0)
     bundle: Mapped[str | None]
     """Bundle id in hexadecimal."""
     layers_total: Mapped[int] = mapped_column(default=1)

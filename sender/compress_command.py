@@ -1,5 +1,6 @@
 """`pinhole compress`: picture files to ``.pin`` files."""
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from rich.table import Column, Table
 from shared.codec.header import PictureHeader
 from shared.codec.interfaces import OperatingPoint, PictureEncoder, Pixels
 from shared.codec.pin import frame_bytes, write_pin
+from shared.codec.quality import choose_quality, quality_text
 from shared.errors import PinholeError, UsageError
 from shared.outputs import error_line, output_paths
 from shared.picture import load_picture
@@ -28,12 +30,12 @@ class Target:
     A rate or a size is kept to the byte. A quality is not a size: its bytes follow what is in the picture.
 
     Attributes:
-        quality: number of an operating point.
+        quality: 1 to the bundle's number of operating points, in between as well; rounded to 1/16.
         bits_per_pixel: largest size of the file in bits per pixel.
         largest: largest size of the file in bytes.
     """
 
-    quality: int | None = None
+    quality: float | None = None
     bits_per_pixel: float | None = None
     largest: int | None = None
 
@@ -41,8 +43,8 @@ class Target:
         given = [value for value in (self.quality, self.bits_per_pixel, self.largest) if value is not None]
         if len(given) > 1:
             raise UsageError("give one of --quality, --bpp and --max-bytes, not several")
-        if any(value <= 0 for value in given):
-            raise UsageError("--quality, --bpp and --max-bytes must be above zero")
+        if any(not 0 < value < math.inf for value in given):
+            raise UsageError("--quality, --bpp and --max-bytes must be numbers above zero")
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Compressed:
         output: the ``.pin`` file.
         width: pixels.
         height: pixels.
-        quality: number of the operating point that was used.
+        quality: the one that was used.
         layers: bytes of each layer, the base first.
         size: bytes of the file.
     """
@@ -61,7 +63,7 @@ class Compressed:
     output: Path
     width: int
     height: int
-    quality: int
+    quality: float
     layers: tuple[int, ...]
     size: int
 
@@ -78,7 +80,10 @@ def compress(
         typer.Option("--output", "-o", metavar="OUT", help="The .pin file, or a folder where there are several."),
     ],
     quality: Annotated[
-        int | None, typer.Option("--quality", "-q", metavar="Q", help="Operating point, 1 (fewest bytes) upwards.")
+        float | None,
+        typer.Option(
+            "--quality", "-q", metavar="Q", help="1 (fewest bytes) upwards, for example 2.5; rounded to 1/16."
+        ),
     ] = None,
     bpp: Annotated[float | None, typer.Option(metavar="B", help="Largest size in bits per pixel.")] = None,
     max_bytes: Annotated[int | None, typer.Option(metavar="N", help="Largest size of each file in bytes.")] = None,
@@ -130,7 +135,7 @@ def compress_files(
         table.add_row(
             str(done.output),
             f"{done.width}x{done.height}",
-            str(done.quality),
+            quality_text(done.quality),
             str(done.size),
             f"{done.bits_per_pixel:.4f}",
             " + ".join(map(str, done.layers)),
@@ -161,7 +166,7 @@ def compress_picture(encoder: PictureEncoder, pixels: Pixels, output: Path, targ
     elif target.largest is not None:
         layers = _encode_within(encoder, pixels, target.largest, "--max-bytes")
     elif target.quality is not None:
-        layers = encoder.encode(pixels, _known_quality(encoder.operating_points, target.quality))
+        layers = encoder.encode(pixels, choose_quality(encoder.operating_points, target.quality))
     else:
         layers = _encode_within(encoder, pixels, _promised_bytes(encoder.operating_points, width * height), "the rate")
     size = write_pin(output, layers)
@@ -172,13 +177,6 @@ def compress_picture(encoder: PictureEncoder, pixels: Pixels, output: Path, targ
 def _promised_bytes(points: Sequence[OperatingPoint], pixels: int) -> int:
     """Size of a file whose user asked for nothing: the middle operating point's rate, kept for any picture."""
     return max(SMALLEST_PROMISE, int(points[(len(points) - 1) // 2].bits_per_pixel * pixels / 8))
-
-
-def _known_quality(points: Sequence[OperatingPoint], wanted: int) -> int:
-    known = [point.quality for point in points]
-    if wanted not in known:
-        raise UsageError(f"quality {wanted} is not in this bundle; give one of {', '.join(map(str, known))}")
-    return wanted
 
 
 def _encode_within(encoder: PictureEncoder, pixels: Pixels, largest: int, option: str) -> list[bytes]:

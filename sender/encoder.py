@@ -6,12 +6,14 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from sender.search import highest_fitting
 from shared.codec.bundle import Bundle
 from shared.codec.entropy.coding import LatentCoder
 from shared.codec.entropy.onnx_backend import OnnxBackend
 from shared.codec.header import PictureHeader
 from shared.codec.interfaces import OperatingPoint, Pixels
 from shared.codec.onnx_session import open_session
+from shared.codec.quality import choose_quality, quality_grid
 from shared.errors import PinholeError
 
 Floats = NDArray[np.float32]
@@ -53,42 +55,48 @@ class OnnxEncoder:
 
     @property
     def operating_points(self) -> Sequence[OperatingPoint]:
-        """Quality levels, fewest bytes first."""
+        """Named qualities 1, 2, 3, ..., fewest bytes first."""
         return self._bundle.operating_points
 
-    def encode(self, pixels: Pixels, quality: int, *, captured: int | None = None) -> list[bytes]:
+    def encode(self, pixels: Pixels, quality: float, *, captured: int | None = None) -> list[bytes]:
         """Encode a picture; see ``PictureEncoder.encode``."""
-        self._bundle.gain(quality)  # an unknown quality fails before the work, not after it
+        quality = choose_quality(self.operating_points, quality)
         return self._encode_latent(pixels.shape, *self._analyse(pixels), quality, captured)
 
     def encode_within(self, pixels: Pixels, largest: int, *, captured: int | None = None) -> list[bytes]:
-        """Encode at the best operating point that fits; see ``PictureEncoder.encode_within``.
+        """Encode at the best quality that fits; see ``PictureEncoder.encode_within``.
 
-        The analysis runs once; operating points are tried by bisection, as bytes grow with quality.
+        The analysis runs once, the rest of the encoder once for each of a few qualities.
         """
         latent, guidance = self._analyse(pixels)
-        points = self.operating_points
-        best: list[bytes] | None = None
-        low, high = 0, len(points) - 1
-        while low <= high:
-            middle = (low + high) // 2
-            layers = self._encode_latent(pixels.shape, latent, guidance, points[middle].quality, captured)
-            if sum(map(len, layers)) <= largest:
-                best, low = layers, middle + 1
-            else:
-                high = middle - 1
-        if best is not None:
-            return best
-        layers = self._encode_latent(pixels.shape, latent, guidance, points[0].quality, captured)
-        while len(layers) > 1 and sum(map(len, layers)) > largest:
-            layers.pop()
-        return layers
+        grid = quality_grid(self.operating_points)
+        rates = [self._bundle.bits_per_pixel(quality) for quality in grid]
+        tried: dict[int, list[bytes]] = {}
 
-    def latents(self, pixels: Pixels, quality: int) -> tuple[Floats, Floats]:
+        def layers(grade: int) -> list[bytes]:
+            if grade not in tried:
+                tried[grade] = self._encode_latent(pixels.shape, latent, guidance, grid[grade], captured)
+            return tried[grade]
+
+        def best_of(count: int, smallest: float) -> list[bytes] | None:
+            """Return the first ``count`` layers at the best quality; about ``smallest`` bytes at the lowest."""
+            expected = [smallest * rate / rates[0] for rate in rates]
+            best = highest_fitting(expected, largest, lambda grade: sum(map(len, layers(grade)[:count])))
+            return None if best is None else layers(best)[:count]
+
+        whole = best_of(self._bundle.layout.layers, rates[0] * pixels.shape[0] * pixels.shape[1] / 8)
+        if whole is not None:
+            return whole
+        sizes = np.cumsum([len(layer) for layer in layers(0)])
+        count = max(1, int(np.count_nonzero(sizes <= largest)))
+        # What is left after the last layer that fits makes the layers before it finer. The base alone gains nothing.
+        return (best_of(count, float(sizes[count - 1])) if count > 1 else None) or layers(0)[:1]
+
+    def latents(self, pixels: Pixels, quality: float) -> tuple[Floats, Floats]:
         """Return ``(y, z)`` before rounding: ``1 x M x h x w`` and ``1 x N x h/4 x w/4``."""
         return self._latents(*self._analyse(pixels), quality)
 
-    def _latents(self, latent: Floats, guidance: Floats, quality: int) -> tuple[Floats, Floats]:
+    def _latents(self, latent: Floats, guidance: Floats, quality: float) -> tuple[Floats, Floats]:
         y = latent * self._bundle.gain(quality)
         (z,) = self._hyper_analysis.run(None, {"y": y, "guidance": guidance})
         return y, z
@@ -117,7 +125,7 @@ class OnnxEncoder:
         return latent, guidance
 
     def _encode_latent(
-        self, shape: tuple[int, ...], latent: Floats, guidance: Floats, quality: int, captured: int | None
+        self, shape: tuple[int, ...], latent: Floats, guidance: Floats, quality: float, captured: int | None
     ) -> list[bytes]:
         header = PictureHeader(self.bundle_id, shape[1], shape[0], quality, self._bundle.layout.layers, captured).pack()
         start = perf_counter()

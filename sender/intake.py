@@ -19,7 +19,7 @@ class Taken:
 
     sequence: int
     name: str
-    quality: int
+    quality: float
     layers: int
     payload_bytes: int
 

@@ -220,7 +220,7 @@ class SenderNode:
             case Taken(sequence, name, quality, layers, size):
                 self.counters.taken += 1
                 self.counters.taken_bytes += size
-                self._report(f"{name}: taken as picture {sequence}, {size} bytes, {layers} layers, quality {quality}")
+                self._report(f"{name}: taken as picture {sequence}, {size} bytes, {layers} layers, quality {quality:g}")
                 self._changed.set()
             case Refused(_, reason):
                 self.counters.refused += 1

@@ -10,6 +10,7 @@ go in, so that they come out at the other end in time. It is open loop and pure:
   however many there are.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,14 +35,14 @@ class RatePolicy:
         budget: bit/s on the wire, or None for no limit.
         overhead: bytes on the wire per byte of layers, at least 1.
         latency: seconds that a picture may wait and travel, or None to derive it from the rate of pictures.
-        quality: fixed operating point, or None.
+        quality: fixed quality, from 1, or None.
         max_bytes: fixed largest size of a picture's layers in bytes, or None.
     """
 
     budget: float | None = None
     overhead: float = 1.0
     latency: float | None = None
-    quality: int | None = None
+    quality: float | None = None
     max_bytes: int | None = None
 
     def __post_init__(self) -> None:
@@ -55,6 +56,8 @@ class RatePolicy:
         for name, value in (("budget", self.budget), ("latency", self.latency), ("max-bytes", self.max_bytes)):
             if value is not None and not value > 0:
                 raise UsageError(f"--{name} must be greater than 0, not {value}")
+        if self.quality is not None and not 1 <= self.quality < math.inf:
+            raise UsageError(f"--quality must be a number from 1, not {self.quality:g}")
         if not self.overhead >= 1:
             raise ValueError(f"overhead {self.overhead} is below 1")
 

@@ -20,6 +20,7 @@ from sender.source import Source, WatchedFolder
 from sender.spool import Spool
 from sender.units import format_rate, parse_rate
 from shared.codec.interfaces import PictureEncoder
+from shared.codec.quality import choose_quality
 from shared.errors import UsageError
 from shared.link.config import LinkConfig
 from shared.transports import open_client
@@ -36,7 +37,10 @@ def send(
         Path | None, typer.Option(help="Folder of the spool, one per source and station.", show_default="user state")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="End when all that was found is acknowledged.")] = False,
-    quality: Annotated[int | None, typer.Option(help="Fixed operating point, 1 (fewest bytes) upwards.")] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(help="Fixed quality, 1 (fewest bytes) upwards, for example 2.5; rounded to the nearest 1/16."),
+    ] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Largest size of a picture's layers in bytes.")] = None,
     latency: Annotated[
         float | None, typer.Option(help="Seconds a picture may wait and travel; sizes are chosen to meet it.")
@@ -74,9 +78,8 @@ def send(
     from shared.codec.bundle import find_bundle
 
     encoder = OnnxEncoder(find_bundle(bundle))
-    if quality is not None and quality not in [point.quality for point in encoder.operating_points]:
-        known = ", ".join(str(point.quality) for point in encoder.operating_points)
-        raise UsageError(f"--quality {quality} is not in bundle {bundle}; choose one of {known}")
+    if quality is not None:
+        choose_quality(encoder.operating_points, quality)
     console.print("WARNING: the link is not sealed. Anyone on the way can read and forge pictures.", style="bold red")
     with closing(Spool(state or default_state())) as spool:
         counters = send_pictures(
@@ -159,7 +162,7 @@ def link_config(
     )
 
 
-def rate_policy(link: LinkConfig, *, latency: float | None, quality: int | None, max_bytes: int | None) -> RatePolicy:
+def rate_policy(link: LinkConfig, *, latency: float | None, quality: float | None, max_bytes: int | None) -> RatePolicy:
     """Return the rate control's settings for a link and the command's options.
 
     Raises:

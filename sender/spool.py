@@ -172,7 +172,7 @@ class Spool:
             )
 
     def take(
-        self, name: str, digest: bytes, revision: str, *, captured: int, quality: int, layers: Sequence[bytes]
+        self, name: str, digest: bytes, revision: str, *, captured: int, quality: float, layers: Sequence[bytes]
     ) -> int:
         """Put a picture into the spool; when this returns, the picture is taken.
 
@@ -181,7 +181,7 @@ class Spool:
             digest: of the content.
             revision: of the content.
             captured: seconds since 1970.
-            quality: operating point, for the record.
+            quality: for the record.
             layers: at least one, the base first.
 
         Returns:

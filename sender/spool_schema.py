@@ -1,6 +1,7 @@
 """The tables of the spool; `sender.spool` says what they mean."""
 
 SCHEMA_VERSION = 1
+"""Of the tables. Spools made when quality was INTEGER need no other: SQLite keeps 2.5 in such a column as it is."""
 
 APPLICATION_ID = 0x50494E53
 """``PINS`` in SQLite's file header: tells a spool from any other SQLite file."""
@@ -19,7 +20,7 @@ CREATE TABLE pictures (
     captured INTEGER NOT NULL,
     taken REAL NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('pending', 'done', 'expired')),
-    quality INTEGER NOT NULL,
+    quality REAL NOT NULL,
     layer_count INTEGER NOT NULL,
     bytes INTEGER NOT NULL,
     UNIQUE (name, digest)

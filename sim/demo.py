@@ -120,7 +120,7 @@ class DemoResult:
         pictures: one for each photograph.
         crossing: the transfer over real sockets.
         outcome: the transfer over the simulated link.
-        quality: operating point.
+        quality: at which the pictures were encoded.
         steps: steps of diffusion that were asked for, None for the bundle's default.
         seconds: wall-clock time of the whole demonstration.
     """
@@ -128,7 +128,7 @@ class DemoResult:
     pictures: list[PictureResult]
     crossing: Crossing
     outcome: Outcome
-    quality: int
+    quality: float
     steps: int | None
     seconds: float
 
@@ -138,7 +138,7 @@ def run_demo(
     decoder: PictureDecoder,
     work: Path,
     *,
-    quality: int,
+    quality: float,
     steps: int | None = None,
     seed: int = 1,
     photographs: Sequence[Photograph] = PHOTOGRAPHS,
@@ -150,7 +150,7 @@ def run_demo(
         encoder: of the sender.
         decoder: of the receiver.
         work: an empty folder for spool and archive.
-        quality: operating point.
+        quality: at which to encode, 1 upwards.
         steps: steps of diffusion, None for the bundle's default.
         seed: of the simulated link.
         photographs: which to report on, all in the folder of the photographs.

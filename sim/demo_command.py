@@ -11,7 +11,10 @@ from rich.console import Console
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the report.")] = Path("demo-report"),
     bundle: Annotated[str, typer.Option(help="Bundle name or folder.")] = "pocket",
-    quality: Annotated[int | None, typer.Option(help="Operating point.", show_default="the bundle's highest")] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(help="1 (fewest bytes) upwards; rounded to 1/16.", show_default="the bundle's highest"),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=0, help="Steps of diffusion.", show_default="the bundle's default")
     ] = None,
@@ -25,17 +28,15 @@ def demo(
         from receiver.decoder import TorchDecoder
         from sender.encoder import OnnxEncoder
         from shared.codec.bundle import find_bundle
-        from shared.errors import UsageError
+        from shared.codec.quality import choose_quality, quality_name, quality_text
         from sim.demo import run_demo
         from sim.report import BundleNames, write_report
 
         found = find_bundle(bundle)
         encoder = OnnxEncoder(found)
         decoder = TorchDecoder(found, device)
-    points = {point.quality: point for point in encoder.operating_points}
-    chosen = max(points) if quality is None else quality
-    if chosen not in points:
-        raise UsageError(f"bundle {found.name} has no quality {chosen}; give one of {', '.join(map(str, points))}")
+    points = encoder.operating_points
+    chosen = choose_quality(points, points[-1].quality if quality is None else quality)
     with tempfile.TemporaryDirectory(prefix="pinhole-demo-") as work, console.status("starting") as status:
 
         def progress(text: str) -> None:
@@ -46,6 +47,7 @@ def demo(
         status.update("writing the report")
         path = output / "index.html"
         steps_text = "the bundle's default diffusion" if steps is None else f"{steps} steps of diffusion"
-        names = BundleNames(found.name, encoder.bundle_id, f"{chosen} ({points[chosen].name})", steps_text)
+        quality_words = f"{quality_text(chosen)} ({quality_name(points, chosen)})"
+        names = BundleNames(found.name, encoder.bundle_id, quality_words, steps_text)
         write_report(result, names, path)
     console.print(f"report: {path}", soft_wrap=True, highlight=False)

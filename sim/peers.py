@@ -111,7 +111,7 @@ def cross_loopback(
     encoder: PictureEncoder,
     decoder: PictureDecoder,
     *,
-    quality: int,
+    quality: float,
     steps: int | None = None,
     link: LinkConfig | None = None,
     progress: Progress = lambda text: None,
@@ -123,7 +123,7 @@ def cross_loopback(
         work: an empty folder for spool and archive.
         encoder: of the sender.
         decoder: of the daemon.
-        quality: operating point.
+        quality: at which to encode, 1 upwards.
         steps: steps of diffusion, None for the bundle's default.
         link: settings of both ends.
         progress: gets one line for every event.
@@ -139,7 +139,7 @@ async def _cross(
     work: Path,
     encoder: PictureEncoder,
     decoder: PictureDecoder,
-    quality: int,
+    quality: float,
     steps: int | None,
     link: LinkConfig,
     progress: Progress,

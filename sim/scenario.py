@@ -93,7 +93,7 @@ class Traffic:
         layer_bytes: mean bytes of each layer, the base first (invented layers).
         spread: relative standard deviation of a picture's size (log-normal, all layers of a picture alike); 0 to 2.
         folder: pictures or ``.pin`` files to send, relative to the scenario file; empty: invented layers.
-        quality: operating point for the pictures of the folder.
+        quality: for the pictures of the folder, 1 upwards; rounded to 1/16.
         bundle: bundle for the pictures of the folder.
     """
 
@@ -102,7 +102,7 @@ class Traffic:
     layer_bytes: tuple[int, ...] = (300, 500, 600, 700)
     spread: float = 0.3
     folder: str = ""
-    quality: int = 1
+    quality: float = 1.0
     bundle: str = "pocket"
 
     def __post_init__(self) -> None:
@@ -117,6 +117,8 @@ class Traffic:
             raise PinholeError(f"[traffic] interval is {self.interval}; give seconds from 0")
         if not 1 <= len(self.layer_bytes) <= 15 or min(self.layer_bytes) < 1:
             raise PinholeError("[traffic] layer_bytes must list 1 to 15 layers of at least 1 byte")
+        if not 1.0 <= self.quality < float("inf"):
+            raise PinholeError(f"[traffic] quality is {self.quality:g}; give a number from 1")
         if not 0.0 <= self.spread <= 2.0:
             raise PinholeError(f"[traffic] spread is {self.spread}; give 0 to 2")
 

@@ -28,6 +28,7 @@ from shared.codec.entropy.coding import LatentLayout
 from shared.codec.entropy.program import EntropyProgram
 from shared.codec.entropy.tables import CodingTables
 from shared.codec.interfaces import OperatingPoint
+from shared.codec.quality import choose_quality, expected_rate, interpolate
 from shared.errors import PinholeError
 
 FORMAT = 1
@@ -60,11 +61,14 @@ class Bundle:
 
     @cached_property
     def operating_points(self) -> tuple[OperatingPoint, ...]:
-        """Quality levels, fewest bytes first."""
-        return tuple(
+        """Named qualities 1, 2, 3, ..., fewest bytes first."""
+        points = tuple(
             OperatingPoint(int(p["quality"]), str(p["name"]), float(p["bits_per_pixel"]))
             for p in self.manifest["operating_points"]
         )
+        if not points or [p.quality for p in points] != list(range(1, len(points) + 1)):
+            raise ValueError("operating points are not numbered 1, 2, 3, ...")
+        return points
 
     @cached_property
     def layout(self) -> LatentLayout:
@@ -72,17 +76,49 @@ class Bundle:
         layout = self.manifest["layout"]
         return LatentLayout(int(layout["hyper_channels"]), tuple(layout["slices"]), tuple(layout["layer_slices"]))
 
-    def gain(self, quality: int) -> NDArray[np.float32]:
-        """Scale of every latent channel at a quality, ``1 x M x 1 x 1``.
+    def gain(self, quality: float) -> NDArray[np.float32]:
+        """Scale of every latent channel before rounding at a quality (rounded to 1/16), ``1 x M x 1 x 1``.
+
+        Between operating points the logarithms of the manifest's gains are interpolated, as in training. That is float
+        arithmetic, but no two machines need to agree on it to the last bit: here it scales latents that are floats
+        anyway and are rounded after it, in `inverse_gain` integers that both ends have exactly.
 
         Raises:
             PinholeError: if the bundle has no such quality.
         """
-        for point in self.manifest["operating_points"]:
-            if point["quality"] == quality:
-                return np.asarray(point["gain"], np.float32)[None, :, None, None]
-        known = ", ".join(str(p.quality) for p in self.operating_points)
-        raise PinholeError(f"bundle {self.name} has no quality {quality}; choose one of {known}")
+        return self._scale("gain", quality)
+
+    def inverse_gain(self, quality: float) -> NDArray[np.float32]:
+        """Scale of every decoded latent channel at a quality, ``1 x M x 1 x 1``; see `gain`.
+
+        Raises:
+            PinholeError: if the bundle has no such quality.
+        """
+        return self._scale("inverse_gain", quality)
+
+    def bits_per_pixel(self, quality: float) -> float:
+        """Mean rate to expect at a quality: as measured at operating points, log-linear in between.
+
+        Raises:
+            PinholeError: if the bundle has no such quality.
+        """
+        return expected_rate(self.operating_points, choose_quality(self.operating_points, quality))
+
+    def _scale(self, name: str, quality: float) -> NDArray[np.float32]:
+        row = interpolate(self._scales[name], choose_quality(self.operating_points, quality))
+        return row.astype(np.float32)[None, :, None, None]
+
+    @cached_property
+    def _scales(self) -> dict[str, NDArray[np.float64]]:
+        """Both gains, ``operating points x M``."""
+        scales = {
+            name: np.array([point[name] for point in self.manifest["operating_points"]], np.float64)
+            for name in ("gain", "inverse_gain")
+        }
+        for name, scale in scales.items():
+            if scale.ndim != 2 or not np.all(np.isfinite(scale) & (scale > 0)):
+                raise ValueError(f"{name} must be numbers above 0, as many at every operating point")
+        return scales
 
     def read(self, name: str) -> bytes:
         """Return a file's bytes, checked against the manifest.
@@ -157,7 +193,7 @@ def find_bundle(name: str | os.PathLike[str] = "pocket") -> Bundle:
             raise PinholeError(f"bundle {name} has format {manifest['format']}, this Pinhole reads {FORMAT}; update it")
         bundle = Bundle(folder, manifest)
         # Touching these now turns a broken manifest into one error here instead of a strange one later.
-        _ = bundle.name, bundle.bundle_id, bundle.operating_points, bundle.layout
+        _ = bundle.name, bundle.bundle_id, bundle.operating_points, bundle.layout, bundle._scales
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PinholeError(
             f"{folder / MANIFEST}: not a bundle manifest ({error!r}); install the bundle again"

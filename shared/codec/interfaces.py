@@ -13,7 +13,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One quality level of a bundle.
+    """One named quality of a bundle; every quality between two operating points can be used as well.
 
     Attributes:
         quality: its number on the command line, 1 (fewest bytes) upwards.
@@ -35,14 +35,14 @@ class PictureEncoder(Protocol):
 
     @property
     def operating_points(self) -> Sequence[OperatingPoint]:
-        """Quality levels, fewest bytes first."""
+        """Named qualities 1, 2, 3, ..., fewest bytes first."""
 
-    def encode(self, pixels: Pixels, quality: int, *, captured: int | None = None) -> list[bytes]:
+    def encode(self, pixels: Pixels, quality: float, *, captured: int | None = None) -> list[bytes]:
         """Encode a picture into layers, the base first.
 
         Args:
             pixels: RGB bytes ``height x width x 3``, sides 1 to 65535.
-            quality: number of one of the operating points.
+            quality: 1 to the number of operating points, in between as well; rounded to the nearest 1/16.
             captured: capture time in whole seconds since 1970, or None to leave it out.
 
         Returns:
@@ -53,10 +53,10 @@ class PictureEncoder(Protocol):
         """
 
     def encode_within(self, pixels: Pixels, largest: int, *, captured: int | None = None) -> list[bytes]:
-        """Encode at the best operating point whose layers take at most ``largest`` bytes together.
+        """Encode at the best quality found whose layers take at most ``largest`` bytes together.
 
-        Where even the lowest point takes more, its layers are returned without those that do not fit; the base layer
-        always stays.
+        Where even quality 1 takes more, the last layers are left out: as few as it takes at quality 1, then the others
+        at the best quality that fits. The base layer always stays.
         """
 
 

@@ -36,11 +36,12 @@ class MeanColour:
     bundle_id = BUNDLE_ID
     operating_points: Sequence[OperatingPoint] = tuple(OperatingPoint(q, f"q{q}", 0.1 * q) for q in (1, 2, 3))
 
-    def encode(self, pixels: Pixels, quality: int, *, captured: int | None = None) -> list[bytes]:
+    def encode(self, pixels: Pixels, quality: float, *, captured: int | None = None) -> list[bytes]:
         height, width = pixels.shape[:2]
-        header = PictureHeader(self.bundle_id, width, height, quality, quality + 1, captured).pack()
+        rows = int(quality)
+        header = PictureHeader(self.bundle_id, width, height, quality, rows + 1, captured).pack()
         mean = pixels.reshape(-1, 3).mean(axis=0).astype(np.uint8)
-        return [checked(header + mean.tobytes()), *(checked(pixels[row].tobytes()) for row in range(quality))]
+        return [checked(header + mean.tobytes()), *(checked(pixels[row].tobytes()) for row in range(rows))]
 
     def encode_within(self, pixels: Pixels, largest: int, *, captured: int | None = None) -> list[bytes]:
         for quality in (3, 2, 1):
@@ -127,13 +128,28 @@ def test_targets_are_checked(tmp_path: Path) -> None:
         Target(quality=1, largest=9)
     with pytest.raises(PinholeError, match="above zero"):
         Target(bits_per_pixel=0)
-    with pytest.raises(PinholeError, match="give one of 1, 2, 3"):
-        compress_picture(ENCODER, photograph(), tmp_path / "p.pin", Target(quality=7))
+    for wrong in (0.5, 3.0625, 99):
+        with pytest.raises(PinholeError, match=f"quality {wrong:g} is not in this bundle; give 1 to 3,"):
+            compress_picture(ENCODER, photograph(), tmp_path / "p.pin", Target(quality=wrong))
+    for senseless in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(PinholeError, match="numbers above zero"):
+            Target(quality=senseless)
+        with pytest.raises(PinholeError, match="numbers above zero"):
+            Target(bits_per_pixel=senseless)
     assert compress_picture(ENCODER, photograph(), tmp_path / "p.pin", Target(quality=2)).quality == 2
     with pytest.raises(PinholeError, match="--steps"):
         Settings(steps=-1)
     with pytest.raises(PinholeError, match="--layers"):
         Settings(layers=0)
+
+
+def test_a_quality_between_two_points_is_rounded_and_shown(tmp_path: Path) -> None:
+    save_picture(photograph(), tmp_path / "a.png")
+    table = quiet()
+    assert compress_files(ENCODER, [tmp_path / "a.png"], [tmp_path / "a.pin"], Target(quality=2.53), table) == 0
+    header, _ = PictureHeader.unpack(read_pin(tmp_path / "a.pin")[0])
+    assert header.quality == 2.5
+    assert " 2.5 " in text_of(table)
 
 
 def test_without_a_target_the_rate_of_the_middle_point_is_kept(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The shipped bundle, end to end: real pictures, every runtime, every prefix, every kind of damage."""
 
 import dataclasses
+import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from shared.codec.entropy.torch_backend import TorchBackend
 from shared.codec.header import PictureHeader
 from shared.codec.interfaces import Pixels
 from shared.codec.pin import frame_bytes
+from shared.codec.quality import HIGHEST_QUALITY, QUALITY_STEPS
 from shared.errors import CorruptDataError, PinholeError
 from shared.link import LinkConfig
 from shared.picture import load_picture
@@ -92,7 +95,7 @@ def test_odd_sizes_keep_their_size(
     encoder: OnnxEncoder, decoder: TorchDecoder, coffee: Pixels, size: tuple[int, int]
 ) -> None:
     picture = np.ascontiguousarray(coffee[: size[0], : size[1]])
-    coded = encoder.encode(picture, 5, captured=1_700_000_000)
+    coded = encoder.encode(picture, encoder.operating_points[-1].quality, captured=1_700_000_000)
     assert PictureHeader.unpack(coded[0])[0].captured == 1_700_000_000
     assert decoder.preview(coded).shape == picture.shape
     assert decoder.decode(coded, steps=1).shape == picture.shape
@@ -101,24 +104,70 @@ def test_odd_sizes_keep_their_size(
 def test_size_limits_are_kept(encoder: OnnxEncoder, coffee: Pixels) -> None:
     sizes = [sum(map(len, encoder.encode(coffee, p.quality))) for p in encoder.operating_points]
     assert sizes == sorted(sizes)
-    for limit in (sizes[1], sizes[1] - 1, sizes[-1] * 2):
-        got = sum(map(len, encoder.encode_within(coffee, limit)))
-        assert got == max(s for s in sizes if s <= limit)
-    scant = encoder.encode_within(coffee, sizes[0] - 1)
-    assert scant == encoder.encode(coffee, encoder.operating_points[0].quality)[: len(scant)]
-    assert 1 <= len(scant) < len(encoder.encode(coffee, 1))
-    assert len(encoder.encode_within(coffee, 1)) == 1
+    lowest = encoder.encode(coffee, 1)
+    for limit in (sizes[0], sizes[1], sizes[1] - 1, (sizes[0] + sizes[1]) // 2, (sizes[-2] + sizes[-1]) // 2):
+        fitted = encoder.encode_within(coffee, limit)
+        assert len(fitted) == len(lowest)
+        assert 0.95 * limit < sum(map(len, fitted)) <= limit
+    assert sum(map(len, encoder.encode_within(coffee, sizes[-1] * 2))) == sizes[-1]
+    # Below the lowest quality layers go, as few as it takes there, and those that stay become finer.
+    for limit in (sizes[0] - 1, (sum(map(len, lowest[:2])) + sum(map(len, lowest[:3]))) // 2):
+        scant = encoder.encode_within(coffee, limit)
+        assert len(scant) == max(n for n in range(1, len(lowest)) if sum(map(len, lowest[:n])) <= limit)
+        assert sum(map(len, scant)) <= limit
+        finest = PictureHeader.unpack(scant[0])[0].quality == encoder.operating_points[-1].quality
+        assert finest or sum(map(len, scant)) > 0.95 * limit
+    assert encoder.encode_within(coffee, 1) == lowest[:1]
+
+
+def test_the_search_never_exceeds_its_budget_whatever_the_limit(encoder: OnnxEncoder, coffee: Pixels) -> None:
+    small = np.ascontiguousarray(coffee[:128, :192])
+    base = len(encoder.encode(small, 1)[0])
+    for limit in range(base, 1200, 83):
+        assert sum(map(len, encoder.encode_within(small, limit))) <= limit
+
+
+def test_qualities_between_operating_points_lie_between_them(
+    encoder: OnnxEncoder, decoder: TorchDecoder, coffee: Pixels, bundle: Bundle
+) -> None:
+    qualities = [1, 1.25, 1.5, 1.75, 2]
+    coded = [encoder.encode(coffee, quality) for quality in qualities]
+    sizes = [sum(map(len, layers)) for layers in coded]
+    assert sizes == sorted(set(sizes))
+    assert [PictureHeader.unpack(layers[0])[0].quality for layers in coded] == qualities
+    values = [psnr(decoder.preview(layers), coffee) for layers in (coded[0], coded[2], coded[-1])]
+    assert values == sorted(values)
+    assert encoder.encode(coffee, 1.52) == coded[2], "rounded to 1/16"
+    assert len({bundle.bits_per_pixel(quality) for quality in qualities}) == len(qualities)
+    for wrong in (0.99, encoder.operating_points[-1].quality + 0.01, float("nan")):
+        with pytest.raises(PinholeError, match="not in this bundle"):
+            encoder.encode(coffee, wrong)
+
+
+def test_gains_are_the_manifests_at_operating_points_and_geometric_means_half_way(bundle: Bundle) -> None:
+    for kind, scale in (("gain", bundle.gain), ("inverse_gain", bundle.inverse_gain)):
+        rows = [np.asarray(point[kind], np.float32) for point in bundle.manifest["operating_points"]]
+        for quality, row in enumerate(rows, 1):
+            assert np.array_equal(scale(quality)[0, :, 0, 0], row)
+        for quality, (below, above) in enumerate(pairwise(rows), 1):
+            assert np.allclose(scale(quality + 0.5)[0, :, 0, 0] ** 2, below * above, rtol=1e-6)
+    first, second = bundle.operating_points[:2]
+    assert bundle.bits_per_pixel(1.5) ** 2 == pytest.approx(first.bits_per_pixel * second.bits_per_pixel)
 
 
 def test_actual_bytes_are_within_one_percent_of_the_estimate(encoder: OnnxEncoder, bundle: Bundle) -> None:
+    """At operating points and between the lowest two, where a picture has a few hundred bytes."""
     coder = LatentCoder(bundle.layout, bundle.tables(), NumpyBackend(bundle.program()))
-    for point in bundle.operating_points:
+    pictures = [load_picture(path) for path in sorted(PHOTOGRAPHS.glob("*.[jp][pn]g"))]
+    for quality in (1.5, *(point.quality for point in bundle.operating_points)):
         spent = ideal = 0.0
-        for path in sorted(PHOTOGRAPHS.glob("*.[jp][pn]g")):
-            coded = coder.encode(*encoder.latents(load_picture(path), point.quality), b"")
-            # The checksums are framing; the range coder's own ending is not.
-            spent += sum(8 * (len(payload) - 2) for payload in coded.payloads)
-            ideal += sum(coded.ideal_bits)
+        for picture in pictures:
+            coded = coder.encode(*encoder.latents(picture, quality), b"")
+            for payload, bits in zip(coded.payloads, coded.ideal_bits, strict=True):
+                # The checksums are framing; the range coder's own ending is not, and takes two bytes at most.
+                written = 8 * (len(payload) - CHECK_BYTES)
+                assert written <= 1.005 * bits + 16
+                spent, ideal = spent + written, ideal + bits
         assert spent <= 1.01 * ideal
 
 
@@ -167,6 +216,14 @@ def test_truncated_and_foreign_layers_are_refused(
     foreign = dataclasses.replace(header, bundle_id=b"\0\1\2\3").pack() + layers[0][length:]
     with pytest.raises(CorruptDataError, match="bundle 00010203"):
         decoder.preview([foreign])
+    highest = encoder.operating_points[-1].quality
+    for beyond in (highest + 1 / QUALITY_STEPS, HIGHEST_QUALITY):
+        unknown = dataclasses.replace(header, quality=beyond).pack() + layers[0][length:]
+        with pytest.raises(CorruptDataError, match="quality or layer count"):
+            decoder.preview([unknown])
+    finer = dataclasses.replace(header, quality=header.quality - 1 / QUALITY_STEPS).pack() + layers[0][length:]
+    with pytest.raises(CorruptDataError, match="layer 0"):
+        decoder.preview([finer])
     vast = dataclasses.replace(header, width=65535, height=65535).pack() + layers[0][length:]
     with pytest.raises(CorruptDataError, match="claims 65535x65535"):
         decoder.preview([vast])
@@ -180,6 +237,12 @@ def test_damaged_bundle_names_its_file(bundle: Bundle, tmp_path: Path) -> None:
     (copy / "sender" / "analysis.onnx").write_bytes(data)
     with pytest.raises(PinholeError, match=r"sender/analysis\.onnx is damaged"):
         OnnxEncoder(find_bundle(copy))
+    for change in ({"quality": 99}, {"gain": [0.0]}):
+        manifest = json.loads((bundle.folder / "manifest.json").read_text())
+        manifest["operating_points"][-1].update(change)
+        (copy / "manifest.json").write_text(json.dumps(manifest))
+        with pytest.raises(PinholeError, match="not a bundle manifest"):
+            find_bundle(copy)
     (copy / "manifest.json").write_text("{}")
     with pytest.raises(PinholeError, match="not a bundle manifest"):
         find_bundle(copy)

@@ -9,7 +9,7 @@ from shared.codec.header import PictureHeader
 from shared.codec.interfaces import OperatingPoint, Pixels
 from shared.errors import PinholeError
 
-_SIDES = {1: 8, 2: 16, 3: 32}
+_SIDES: dict[float, int] = {1: 8, 2: 16, 3: 32}
 
 
 class FakeEncoder:
@@ -21,9 +21,9 @@ class FakeEncoder:
 
     @property
     def operating_points(self) -> Sequence[OperatingPoint]:
-        return [OperatingPoint(quality, f"side{side}", 0.01 * side) for quality, side in _SIDES.items()]
+        return [OperatingPoint(int(quality), f"side{side}", 0.01 * side) for quality, side in _SIDES.items()]
 
-    def encode(self, pixels: Pixels, quality: int, *, captured: int | None = None) -> list[bytes]:
+    def encode(self, pixels: Pixels, quality: float, *, captured: int | None = None) -> list[bytes]:
         if quality not in _SIDES:
             raise PinholeError(f"quality {quality} is not one of {sorted(_SIDES)}")
         height, width, _ = pixels.shape

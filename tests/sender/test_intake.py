@@ -13,12 +13,12 @@ from tests.sender.pictures import write_picture
 
 
 class Failing(FakeEncoder):
-    def encode(self, pixels: Pixels, quality: int, *, captured: int | None = None) -> list[bytes]:
+    def encode(self, pixels: Pixels, quality: float, *, captured: int | None = None) -> list[bytes]:
         raise RuntimeError("no kernel\nfor this shape")
 
 
 class Large(FakeEncoder):
-    def encode(self, pixels: Pixels, quality: int, *, captured: int | None = None) -> list[bytes]:
+    def encode(self, pixels: Pixels, quality: float, *, captured: int | None = None) -> list[bytes]:
         return [*super().encode(pixels, quality, captured=captured), bytes(50_000)]
 
 

@@ -270,7 +270,7 @@ class FullForAWhile(Spool):
 
 class FullWhenTaking(FullForAWhile):
     def take(
-        self, name: str, digest: bytes, revision: str, *, captured: int, quality: int, layers: Sequence[bytes]
+        self, name: str, digest: bytes, revision: str, *, captured: int, quality: float, layers: Sequence[bytes]
     ) -> int:
         self._refuse()
         return super().take(name, digest, revision, captured=captured, quality=quality, layers=layers)

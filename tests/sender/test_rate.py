@@ -59,7 +59,8 @@ def test_encoding_follows_the_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"quality": 1, "max_bytes": 9}, {"budget": 0.0}, {"latency": -1.0}, {"max_bytes": 0}]
+    "settings",
+    [{"quality": 1, "max_bytes": 9}, {"budget": 0.0}, {"latency": -1.0}, {"max_bytes": 0}, {"quality": float("inf")}],
 )
 def test_senseless_policies_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(PinholeError):

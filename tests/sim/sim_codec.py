@@ -23,7 +23,7 @@ class ThumbnailEncoder:
         OperatingPoint(2, "large", 0.06),
     )
 
-    def encode(self, pixels: Pixels, quality: int, *, captured: int | None = None) -> list[bytes]:
+    def encode(self, pixels: Pixels, quality: float, *, captured: int | None = None) -> list[bytes]:
         if quality not in (1, 2):
             raise PinholeError(f"quality {quality} is not one of 1 and 2")
         height, width = pixels.shape[:2]
@@ -31,7 +31,7 @@ class ThumbnailEncoder:
         for factor in _FACTORS:
             small = Image.fromarray(pixels).resize((max(1, width // factor), max(1, height // factor)))
             target = io.BytesIO()
-            small.save(target, "JPEG", quality=20 * quality)
+            small.save(target, "JPEG", quality=int(20 * quality))
             layers.append(target.getvalue())
         header = PictureHeader(BUNDLE_ID, width, height, quality, len(layers), captured)
         return [header.pack() + layers[0], *layers[1:]]
