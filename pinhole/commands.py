@@ -42,6 +42,10 @@ COMMANDS: dict[str, Command] = {
     "send": Command("sender.send_command:send", "Send the pictures of a folder within a byte budget.", "sender"),
     "receive": Command("receiver.receive_command:receive", "Receive, decode and archive pictures.", "receiver"),
     "simulate": Command("sim.simulate_command:simulate", "Run a link scenario on a virtual clock.", "sim"),
+    "evaluate": Command(
+        "training.evaluate_command:evaluate", "Measure bundles and other codecs on pictures; write a page.", "train"
+    ),
+    "train": Command("training.train_command:train", "Train a stage of a bundle, or a whole bundle.", "train"),
     "bundle": Command("pinhole.bundle_command:app", "List, show and verify model bundles.", ""),
 }
 
