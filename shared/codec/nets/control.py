@@ -17,8 +17,9 @@ import torch
 from diffusers.models.embeddings import TimestepEmbedding
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from shared.codec.nets.unet_keys import encoder_keys, input_steps, middle_step, output_steps
+from shared.codec.nets.unet_keys import Step, encoder_keys, input_steps, middle_step, output_steps
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ class ControlModule(nn.Module):
 
     Buffers: ``strengths``, the factor of every connection (input blocks, middle, output blocks), ones unless loaded.
 
+    Attributes:
+        recompute: whether activations inside blocks are computed again in the backward pass and not kept. It saves most
+            of the memory of training, the base's activations included, for a second forward pass.
+
     Args:
         unet: the base; only its shape is looked at.
         config: widths of the control.
@@ -91,6 +96,7 @@ class ControlModule(nn.Module):
         self.to_middle = _zero_conv(middle_step(self.encoder).out_channels, middle)
         self.to_outputs = nn.ModuleList(map(_zero_conv, reversed(ours), before_outputs))
         self.register_buffer("strengths", torch.ones(2 * len(ours) + 1))
+        self.recompute = False
 
     @torch.no_grad()
     def initialise_from(self, unet: UNet2DConditionModel) -> None:
@@ -107,6 +113,12 @@ class ControlModule(nn.Module):
         for conv in (*self.to_inputs, self.to_middle, *self.to_outputs):
             for parameter in conv.parameters():
                 parameter.zero_()
+
+    def _run(self, step: Step, x: Tensor, *inputs: Any) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            again: Tensor = checkpoint(step, x, *inputs, use_reentrant=False)
+            return again
+        return step(x, *inputs)
 
     def forward(
         self,
@@ -140,20 +152,21 @@ class ControlModule(nn.Module):
         skips: list[Tensor] = []
         features: list[Tensor] = []
         for step, own_step, connect in zip(input_steps(unet), input_steps(self.encoder), self.to_inputs, strict=True):
-            x, control = step(x, embedding, context), own_step(control, own_embedding, context)
+            x = self._run(step, x, embedding, context)
+            control = self._run(own_step, control, own_embedding, context)
             features.append(control)
             x = x.addcmul(connect(control), factors.pop(0))
             skips.append(x)
 
-        x = middle_step(unet)(x, embedding, context)
-        control = middle_step(self.encoder)(control, own_embedding, context)
+        x = self._run(middle_step(unet), x, embedding, context)
+        control = self._run(middle_step(self.encoder), control, own_embedding, context)
         x = x.addcmul(self.to_middle(control), factors.pop(0))
 
         for step, connect in zip(output_steps(unet), self.to_outputs, strict=True):
             x = x.addcmul(connect(features.pop()), factors.pop(0))
             x = torch.cat((x, skips.pop()), 1)
             # Sizes that do not halve evenly are met again on the way up.
-            x = step(x, embedding, context, tuple(skips[-1].shape[-2:]) if skips else None)
+            x = self._run(step, x, embedding, context, tuple(skips[-1].shape[-2:]) if skips else None)
         estimate: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
         return estimate
 

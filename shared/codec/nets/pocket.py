@@ -132,7 +132,8 @@ class PocketCompression(nn.Module):
     """Analysis, hyper-analysis, entropy parameters, prior and synthesis of the pocket bundle.
 
     ``gain`` and ``inverse_gain`` hold natural logarithms, ``operating points x M``: one row scales y before rounding,
-    the other undoes it, so that one set of weights serves all rates (Cui et al. 2021, asymmetric gained VAE).
+    the other undoes it, so that one set of weights serves all rates (Cui et al. 2021, asymmetric gained VAE). Between
+    two rows lie all the rates between them.
     """
 
     def __init__(self, config: PocketConfig) -> None:
@@ -154,11 +155,36 @@ class PocketCompression(nn.Module):
         self.inverse_gain = nn.Parameter(-start)
 
     def encode(self, picture: Tensor, guidance: Tensor, point: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``(y, z)``, y already scaled by the gain of operating point ``point`` (``B``, from 0)."""
-        y = self.analysis(picture, guidance) * self.gain[point].exp()[:, :, None, None]
+        """Return ``(y, z)``, y already scaled by the gain of operating point ``point``.
+
+        Args:
+            picture: ``B x 3 x H x W`` in [-1, 1], H and W multiples of 64.
+            guidance: ``B x C x H/8 x W/8``.
+            point: ``B`` (or 1 for all), real numbers of 0 to ``operating_points - 1``; in between, the logarithms of
+                the gains are interpolated.
+        """
+        y = self.analysis(picture, guidance) * interpolate_rows(self.gain, point).exp()[:, :, None, None]
         return y, self.hyper_analysis(y, guidance)
 
     def decode(self, y_hat: Tensor, z_hat: Tensor, point: Tensor) -> Tensor:
-        """Return the content variable of a decoded latent at operating point ``point`` (``B``, from 0)."""
-        content: Tensor = self.synthesis(y_hat * self.inverse_gain[point].exp()[:, :, None, None], z_hat)
+        """Return the content variable of a decoded latent at operating point ``point``, as in `encode`."""
+        undone = y_hat * interpolate_rows(self.inverse_gain, point).exp()[:, :, None, None]
+        content: Tensor = self.synthesis(undone, z_hat)
         return content
+
+
+def interpolate_rows(table: Tensor, point: Tensor) -> Tensor:
+    """Rows of a table at real-valued row numbers, linear in between.
+
+    Args:
+        table: ``P x M``.
+        point: ``B`` numbers of 0 to P - 1.
+
+    Returns:
+        ``B x M``.
+    """
+    if len(table) == 1:
+        return table.expand(len(point), -1)
+    below = point.floor().long().clamp(0, len(table) - 2)
+    share = (point - below)[:, None]
+    return table[below] * (1 - share) + table[below + 1] * share
