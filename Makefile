@@ -27,11 +27,9 @@ install: $(VENV)/.installed-all
 # Trains the pocket bundle from a folder of photographs; docs/training.md says what each stage does.
 bundle: $(VENV)/.installed-all
 	@test -n "$(PHOTOGRAPHS)" || { echo "make: give PHOTOGRAPHS=folder-of-photographs" >&2; exit 2; }
-	$(VENV)/bin/python -m training.autoencoder --photographs "$(PHOTOGRAPHS)" --minutes 22
-	$(VENV)/bin/python -m training.codec --photographs "$(PHOTOGRAPHS)" --minutes 31
-	$(VENV)/bin/python -m training.diffusion prior --photographs "$(PHOTOGRAPHS)" --minutes 9
-	$(VENV)/bin/python -m training.diffusion control --photographs "$(PHOTOGRAPHS)" --minutes 14
-	$(VENV)/bin/python -m training.export --photographs "$(PHOTOGRAPHS)" -o shared/bundles/pocket
+	$(VENV)/bin/pinhole train all pocket --photographs "$(PHOTOGRAPHS)"
+	rm -rf shared/bundles/pocket
+	cp -R runs/pocket/pocket shared/bundles/pocket
 
 # Debian keeps the part of venv that brings pip in a package of its own; ask for it only where it is missing.
 $(VENV)/bin/python:

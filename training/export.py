@@ -1,244 +1,228 @@
-"""Last stage of the pocket bundle: quantise the entropy path, export graphs, tables and weights, write the manifest.
+"""Stage ``export``: the bundle. Entropy program, tables, graphs and weights are written, and their cost is measured.
 
-Run: ``python -m training.export --photographs DIR --run runs/pocket -o shared/bundles/pocket``. The rates in the
-manifest are measured with the finished bundle on the held-out photographs, every byte of a ``.pin`` file counted.
+``[start]`` names the stage, folder or checkpoint of every part::
+
+    compression   the codec's compression module and encoder (``compression.*``, ``encoder.*``)
+    decoder       ``decoder.*``; the codec's, unless a later stage trained it on
+    unet          ``unet.*``
+    scale         scale of the latents and context token (``scale.*``, ``context``)
+    control       ``control.*``, or the bare module
+    entropy       the quantise stage's; left out, the codec's own entropy model is quantised as it is
+
+Rates are those of the finished bundle on held-out photographs, every byte of a ``.pin`` file counted.
 """
 
-import argparse
-import dataclasses
-import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from sender.encoder import OnnxEncoder
-from shared.codec.bundle import FORMAT, MANIFEST, find_bundle
-from shared.codec.entropy.coding import LatentCoder, LatentLayout
-from shared.codec.entropy.onnx_backend import OnnxBackend
-from shared.codec.entropy.tables import CodingTables, SymbolTable, density_table, latent_tables
-from shared.codec.nets.autoencoder import Autoencoder, AutoencoderConfig
-from shared.codec.nets.diffusion import DiffusionConfig
-from shared.codec.nets.factorised_prior import FactorisedPrior
-from shared.codec.nets.pocket import PIXEL_BLOCK, PocketCompression, PocketConfig
+from shared.codec.bundle import MANIFEST, find_bundle
 from shared.codec.pin import frame_bytes
-from training.codec import Codec, estimate
-from training.data import PhotographCache
-from training.diffusion import Prior, load_average
-from training.entropy_graphs import entropy_graphs
-from training.float_graphs import float_graph
-from training.quantise import calibrate, quantise
-from training.table_fit import fit_tables
+from shared.errors import PinholeError, UsageError
+from training.bundle_files import TrainedParts, entropy_files, receiver_files, sender_files
+from training.checkpoints import find_checkpoint, load_weights, part, read_average, read_checkpoint
+from training.config import Config
+from training.crops import crop_batches
+from training.data import Photographs
+from training.entropy_costs import EntropyCost, measure_cost
+from training.grids import Grids
+from training.latents import EntropyModel, latent_digest, make_latents
+from training.manifest import make_manifest, model_card
+from training.models import PocketModels
+from training.run_stage import open_photographs
 
-LATENT_BLOCK = 16
-"""Pixels that one position of y spans."""
-SMALLEST_SCALE, LARGEST_SCALE, SCALES = 0.11, 64.0, 64
-DEFAULT_STEPS, DEFAULT_START = 2, 499
-"""Diffusion steps of a full decode, and the timestep it starts from (999: pure noise): the best ST-LPIPS of the choices
-in docs/benchmarks.md on held-out photographs."""
-POINT_NAMES = ("glimpse", "sketch", "standard", "clear", "fine")
-
-
-def hyper_tables(prior: FactorisedPrior) -> tuple[SymbolTable, ...]:
-    """Coding tables of every hyper-latent channel, from its learned density."""
-    reach = 60
-    edges = torch.arange(-reach, reach + 2, dtype=torch.float64) - 0.5
-    mass = np.diff(prior.cdf(edges.expand(prior.channels, -1)).cpu().numpy(), axis=1)
-    return tuple(density_table(row, -reach) for row in mass)
+DEFAULT_STARTS = {"compression": "codec", "unet": "prior", "scale": "prior", "control": "control"}
+"""Parts that must come from somewhere, and the stage they come from unless ``[start]`` says otherwise."""
+PARTS = (*DEFAULT_STARTS, "decoder", "entropy")
 
 
-@torch.no_grad()
-def calibration_latents(codec: Codec, cache: PhotographCache, crops: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield y and quantised z of training crops over all operating points, as the entropy path will see them."""
-    batches = cache.batches(1, 256, seed)
-    for i in range(crops):
-        picture = next(batches)
-        point = torch.tensor([i % codec.compression.config.operating_points])
-        y, z = codec.compression.encode(picture, codec.encoder(picture), point)
-        yield y, codec.compression.prior.quantise(z)
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the stage; batch and crop of the calibration photographs are those of ``[data]``.
+
+    Attributes:
+        model: architecture.
+        bundle: name of the bundle.
+        output: folder to write; ``""`` is ``bundle`` within the run's folder.
+        points: names of the operating points, fewest bytes first.
+        steps: diffusion steps of a full decode.
+        begin: timestep it starts from; 999 is pure noise.
+        crops: training crops that the coding tables are fitted to.
+        calibration: how many of them the grids are fitted to, where no quantise stage chose them.
+        measured: held-out photographs that rates are measured on.
+        largest: megabytes that the bundle may have.
+    """
+
+    model: PocketModels = field(default_factory=PocketModels)
+    bundle: str = "pocket"
+    output: str = ""
+    points: tuple[str, ...] = ("glimpse", "sketch", "standard", "clear", "fine", "rich")
+    steps: int = 2
+    begin: int = 199
+    crops: int = 800
+    calibration: int = 64
+    measured: int = 24
+    largest: float = 24.0
 
 
-def half(state: dict[str, Tensor]) -> bytes:
-    """Serialise weights as float16."""
-    return save({name: value.to(torch.float16).contiguous() for name, value in state.items()})
+def run(config: Config) -> None:
+    """Write the bundle, whole or not at all.
 
-
-def export_files(codec: Codec, prior: Prior, control: torch.nn.Module, cache: PhotographCache) -> dict[str, bytes]:
-    """Make every file of the bundle but the manifest, by name."""
-    compression = codec.compression
-    program = quantise(
-        compression.entropy, calibrate(compression.entropy, calibration_latents(codec, cache, 40, seed=77))
-    )
-    thresholds, tables = latent_tables(SMALLEST_SCALE, LARGEST_SCALE, SCALES)
-    coding = CodingTables(hyper_tables(compression.prior), thresholds, tables)
-    config = compression.config
-    layout = LatentLayout(config.entropy.hyper_channels, config.entropy.slices, config.layer_slices)
-    graphs = entropy_graphs(program)
-    coder = LatentCoder(layout, coding, OnnxBackend(graphs))
-    coding = fit_tables(coder, ((y.numpy(), z.numpy()) for y, z in calibration_latents(codec, cache, 400, seed=78)))
-    picture = torch.zeros(1, 3, 128, 192)
-    guidance = codec.encoder(picture)
-    y = compression.analysis(picture, guidance)
+    Raises:
+        UsageError: if ``[start]`` names an unknown part, or there is not one name for every operating point.
+        PinholeError: if a checkpoint is missing or does not fit, or the bundle is too large.
+    """
+    own = config.settings
+    assert isinstance(own, Settings)
+    count = own.model.compression.operating_points
+    if len(own.points) != count:
+        raise UsageError(
+            f"{config.source}: points has {len(own.points)} names for {count} operating points; give {count}"
+        )
+    torch.manual_seed(config.seed)
+    parts = load_parts(config)
+    photographs = open_photographs(config)
+    latents = make_latents(parts.codec, crop_batches(photographs, config.data, config.seed, 0), own.crops)
     contents = {
-        "entropy/program.npz": program.to_bytes(),
-        "entropy/tables.npz": coding.to_bytes(),
-        **{f"entropy/{name}.onnx": graph for name, graph in graphs.items()},
-        "sender/guidance.onnx": float_graph(codec.encoder, {"picture": picture}, [64], "guidance"),
-        "sender/analysis.onnx": float_graph(
-            compression.analysis, {"picture": picture, "guidance": guidance}, [1, 8], "y"
-        ),
-        "sender/hyper_analysis.onnx": float_graph(
-            compression.hyper_analysis, {"y": y, "guidance": guidance}, [16, 8], "z"
-        ),
-        "receiver/synthesis.safetensors": half(compression.synthesis.state_dict()),
-        "receiver/decoder.safetensors": half(codec.decoder.state_dict()),
-        "receiver/prior.safetensors": half(prior.unet.state_dict()),
-        "receiver/control.safetensors": half(control.state_dict()),
-        "receiver/latent.safetensors": save(
-            {"mean": prior.scale.mean, "deviation": prior.scale.deviation, "context": prior.context}
-        ),
+        **entropy_files(parts, latents, own.calibration),
+        **sender_files(parts.codec),
+        **receiver_files(parts),
     }
-    return contents
+    size = require_size(contents, own.largest)
+    manifest = make_manifest(own.bundle, own.model, parts, own.points, (own.steps, own.begin), contents)
+    output = Path(own.output) if own.output else config.run / own.bundle
+    write_bundle(output, contents, manifest, parts, photographs, own.measured)
+    print(f"{output}: {size:.1f} MB in {len(contents)} files")
 
 
-def make_manifest(codec: Codec, contents: dict[str, bytes]) -> dict[str, Any]:
-    """Return the manifest, with rates still to be measured."""
-    config = codec.compression.config
-    gains = codec.compression.gain.detach().double().exp().numpy()
-    inverse = codec.compression.inverse_gain.detach().double().exp().numpy()
-    return {
-        "format": FORMAT,
-        "name": "pocket",
-        "layout": {
-            "block": PIXEL_BLOCK,
-            "latent_block": LATENT_BLOCK,
-            "hyper_channels": config.entropy.hyper_channels,
-            "slices": list(config.entropy.slices),
-            "layer_slices": list(config.layer_slices),
-        },
-        "operating_points": [
-            {
-                "quality": i + 1,
-                "name": POINT_NAMES[i],
-                "bits_per_pixel": 0.0,
-                "gain": _short(gains[i]),
-                "inverse_gain": _short(inverse[i]),
-            }
-            for i in range(config.operating_points)
-        ],
-        "diffusion": {"steps": DEFAULT_STEPS, "start": DEFAULT_START},
-        "networks": {
-            "autoencoder": dataclasses.asdict(AutoencoderConfig()),
-            "compression": dataclasses.asdict(config),
-            "diffusion": dataclasses.asdict(DiffusionConfig()),
-        },
-        "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()
-        },
-    }
+def require_size(contents: Mapping[str, bytes], largest: float) -> float:
+    """Return the megabytes of a bundle's files.
+
+    Raises:
+        PinholeError: if they are more than ``largest``.
+    """
+    size = sum(map(len, contents.values())) / 1e6
+    if size > largest:
+        name = max(contents, key=lambda file: len(contents[file]))
+        raise PinholeError(
+            f"the bundle has {size:.2f} MB, {largest:g} are allowed (most is {name}); lower widths or raise largest"
+        )
+    return size
 
 
-def _short(values: NDArray[np.float64]) -> list[float]:
-    return [float(f"{value:.6g}") for value in values]
+def load_parts(config: Config) -> TrainedParts:
+    """Load every part from where ``[start]`` says; errors as `run`."""
+    own = config.settings
+    assert isinstance(own, Settings)
+    unknown = sorted(config.start.keys() - set(PARTS))
+    if unknown:
+        raise UsageError(f"{config.source}: [start] {unknown[0]} is no part of a bundle; parts are {', '.join(PARTS)}")
+    start = {**DEFAULT_STARTS, **config.start}
+    start.setdefault("decoder", start["compression"])
+
+    def load(module: nn.Module, name: str, prefix: str, bare: bool = False) -> None:
+        weights = read_average(config.run, start[name])
+        where = str(find_checkpoint(config.run, start[name]))
+        chosen = part(weights, f"{prefix}.")
+        load_weights(module, chosen if chosen or not bare else weights, where)
+
+    codec, prior = own.model.codec(), own.model.prior()
+    load(codec.compression, "compression", "compression")
+    load(codec.encoder, "compression", "encoder")
+    load(codec.decoder, "decoder", "decoder")
+    load(prior.unet, "unet", "unet")
+    load(prior.scale, "scale", "scale")
+    prior.context.copy_(_context(config.run, start["scale"], prior.context))
+    control = own.model.diffusion.control(prior.unet)
+    load(control, "control", "control", bare=True)
+    entropy, grids = EntropyModel(codec), None
+    if start.get("entropy"):
+        path = find_checkpoint(config.run, start["entropy"])
+        state = read_checkpoint(path)
+        if state.get("latents") != latent_digest(codec):
+            raise PinholeError(
+                f"{path} was made for another codec than {start['compression']}; run the quantise stage again"
+            )
+        entropy = EntropyModel(own.model.codec())
+        load_weights(entropy, state["average"], str(path))
+        grids = Grids.from_state(state.get("grids", {}))
+    for module in (codec, entropy, prior, control):
+        module.eval().requires_grad_(False)
+    return TrainedParts(codec, entropy, grids, prior, control)
 
 
-def measure_rates(folder: Path, cache: PhotographCache) -> list[float]:
-    """Mean bits per pixel of every operating point over the held-out photographs, as ``.pin`` files."""
-    encoder = OnnxEncoder(find_bundle(folder))
-    rates = []
-    for point in encoder.operating_points:
-        values = []
-        for entry in cache.validation:
-            pixels = np.ascontiguousarray(cache.picture(entry))
-            layers = encoder.encode(pixels, point.quality)
-            size = sum(map(len, layers)) + frame_bytes([len(layer) for layer in layers])
-            values.append(8 * size / (pixels.shape[0] * pixels.shape[1]))
-        rates.append(float(np.mean(values)))
-    return rates
+def _context(run: Path, source: str, like: Tensor) -> Tensor:
+    context = read_average(run, source).get("context")
+    if context is None or context.shape != like.shape:
+        raise PinholeError(f"{find_checkpoint(run, source)} holds no context token of the prior; mend [start] scale")
+    return context
 
 
-@torch.no_grad()
-def integer_costs(codec: Codec, folder: Path, cache: PhotographCache) -> list[float]:
-    """Rate of the integer path relative to the float model's own estimate, less 1, for every operating point.
+def write_bundle(
+    output: Path,
+    contents: dict[str, bytes],
+    manifest: dict[str, Any],
+    parts: TrainedParts,
+    photographs: Photographs,
+    measured: int,
+) -> None:
+    """Write the files beside ``output``, measure them there, add manifest and model card, and put them in place."""
+    partial = output.with_name(f".{output.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for name, data in contents.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(data)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        rates, costs = measure_bundle(partial, parts, photographs, measured)
+        for point, rate, cost in zip(manifest["operating_points"], rates, costs, strict=True):
+            point["bits_per_pixel"] = round(rate, 4)
+            print(f"{rate:.4f} bit per pixel in files, {cost}", flush=True)
+        card = model_card(
+            manifest, parts.modules(), len(photographs.training), min(measured, len(photographs.validation)), costs
+        )
+        (partial / "MODEL_CARD.md").write_text(card)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        shutil.rmtree(output, ignore_errors=True)
+        partial.rename(output)
+    except OSError as error:
+        raise PinholeError(f"cannot write the bundle {output}: {error}; check the folder and the free space") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
-    Over the centres of 20 held-out photographs; code lengths under the tables, without headers and checksums.
+
+def measure_bundle(
+    folder: Path, parts: TrainedParts, photographs: Photographs, count: int
+) -> tuple[list[float], list[EntropyCost]]:
+    """Measure a finished bundle on held-out photographs, at every operating point.
+
+    Returns:
+        ``(rates, costs)``: mean bits per pixel of the ``.pin`` files, and what the entropy path makes of the latents.
+
+    Raises:
+        PinholeError: if there is no held-out photograph that can be used.
     """
     encoder = OnnxEncoder(find_bundle(folder))
-    crops = [crop for crop, _ in zip(cache.validation_crops(512), range(20), strict=False)]
-    costs = []
+    pictures = [photographs.load(True, i) for i in range(min(count, len(photographs.validation)))]
+    usable = [np.ascontiguousarray(pixels) for pixels in pictures if pixels is not None]
+    if not usable:
+        raise PinholeError("no held-out photograph can be used; give others")
+    rates, costs = [], []
     for point in encoder.operating_points:
-        floats = integers = 0.0
-        for crop in crops:
-            _, rate = estimate(codec, crop, torch.tensor([point.quality - 1]))
-            floats += float(rate) * crop.shape[2] * crop.shape[3]
-            pixels = ((crop[0].permute(1, 2, 0) + 1) * 127.5).round().to(torch.uint8).numpy()
-            integers += sum(encoder.coder.encode(*encoder.latents(pixels, point.quality), b"").ideal_bits)
-        costs.append(integers / floats - 1)
-    return costs
-
-
-def model_card(manifest: dict[str, Any], networks: Iterable[torch.nn.Module], cache: PhotographCache) -> str:
-    """Fill in the model card's figures."""
-    rows = ["| quality | name | bit/pixel |", "|---|---|---|"]
-    rows += [f"| {p['quality']} | {p['name']} | {p['bits_per_pixel']:.4f} |" for p in manifest["operating_points"]]
-    parameters = sum(p.numel() for network in networks for p in network.parameters())
-    return (
-        (Path(__file__).parent / "model_card.md")
-        .read_text()
-        .format(
-            parameters=f"{parameters / 1e6:.1f} million",
-            megabytes=f"{sum(f['bytes'] for f in manifest['files'].values()) / 1e6:.1f}",
-            validation=len(cache.validation),
-            training=len(cache.training),
-            rates="\n".join(rows),
-        )
-    )
-
-
-def main() -> None:
-    """Export the bundle."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--photographs", type=Path, required=True)
-    parser.add_argument("--run", type=Path, default=Path("runs/pocket"))
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    options = parser.parse_args()
-    codec = Codec(PocketCompression(PocketConfig()), Autoencoder(AutoencoderConfig()))
-    load_average(codec, options.run, "codec")
-    prior = Prior(DiffusionConfig())
-    load_average(prior, options.run, "prior")
-    control = DiffusionConfig().control(prior.unet)
-    load_average(control, options.run, "control")
-    for module in (codec, prior, control):
-        module.eval().requires_grad_(False)
-    cache = PhotographCache(options.photographs, options.run / "photographs")
-
-    contents = export_files(codec, prior, control, cache)
-    manifest = make_manifest(codec, contents)
-    partial = options.output.with_name(f".{options.output.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    for name, data in contents.items():
-        (partial / name).parent.mkdir(parents=True, exist_ok=True)
-        (partial / name).write_bytes(data)
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    for point, rate in zip(manifest["operating_points"], measure_rates(partial, cache), strict=True):
-        point["bits_per_pixel"] = round(rate, 4)
-        print(f"quality {point['quality']}: {rate:.4f} bit per pixel")
-    for quality, cost in enumerate(integer_costs(codec, partial, cache), 1):
-        print(f"quality {quality}: the integer path costs {cost:+.2%} against the float model's estimate")
-    (partial / "MODEL_CARD.md").write_text(model_card(manifest, (codec, prior, control), cache))
-    (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-    shutil.rmtree(options.output, ignore_errors=True)
-    partial.rename(options.output)
-    total = sum(len(data) for data in contents.values())
-    print(f"{options.output}: {total / 1e6:.1f} MB in {len(contents)} files")
-
-
-if __name__ == "__main__":
-    main()
+        files = []
+        for pixels in usable:
+            layers = encoder.encode(pixels, point.quality)
+            size = sum(map(len, layers)) + frame_bytes([len(layer) for layer in layers])
+            files.append(8 * size / (pixels.shape[0] * pixels.shape[1]))
+        rates.append(float(np.mean(files)))
+        latents = (encoder.latents(pixels, point.quality) for pixels in usable)
+        costs.append(measure_cost(parts.codec, encoder.coder, point.quality, latents))
+    return rates, costs

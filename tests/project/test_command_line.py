@@ -67,7 +67,7 @@ def test_help_lists_every_command_and_imports_none(repository: Path) -> None:
     assert "imported: []" in done.stdout
     for name in ("demo", "compress", "decompress", "info", "send", "receive", "simulate", "bundle"):
         assert f" {name} " in done.stdout
-    for planned in ("monitor", "redecode", "export", "keys", "train", "evaluate"):
+    for planned in ("monitor", "redecode", "export", "keys"):
         assert f" {planned} " not in done.stdout
 
 

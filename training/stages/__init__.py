@@ -1,0 +1,1 @@
+"""The stages, one module each: what is built, what is minimised, what is measured."""
