@@ -35,6 +35,8 @@ class RelayLoss:
         independent: share of the run with independent steps.
         adversarial_from: share after which the judge's opinion joins, growing over a twentieth of the run.
         squared: weight of the full picture's mean squared error.
+        colour: of the mean squared error of its two chroma planes: the perceptual trunk hardly sees coloured noise, and
+            the painter would trade it for structure.
         perceptual: of its ST-LPIPS (Alex).
         alignment: of the sampled latent's squared error against the guidance latent.
         adversarial: of the judge's opinion; 0 trains no judge.
@@ -48,6 +50,7 @@ class RelayLoss:
     independent: float = 0.12
     adversarial_from: float = 0.45
     squared: float = 4.0
+    colour: float = 0.0
     perceptual: float = 1.0
     alignment: float = 0.1
     adversarial: float = 0.02
@@ -86,6 +89,13 @@ class RelaySettings:
         """
         if len(self.steps) != len(self.steps_share) or not self.steps:
             raise UsageError(f"steps_share has {len(self.steps_share)} numbers for {len(self.steps)} step counts")
+
+
+def colour_error(painted: Tensor, original: Tensor) -> Tensor:
+    """Mean squared error of both chroma planes (blue and red minus luma, BT.601 weights) of RGB pictures in [-1, 1]."""
+    difference = painted - original
+    luma = (difference * difference.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    return (difference[:, 2] - luma).square().mean() + (difference[:, 0] - luma).square().mean()
 
 
 class Relay(nn.Module):
@@ -190,6 +200,7 @@ class RelayStage(Stage):
             real = self.trunk(batch[window])
         losses = {
             "mse": F.mse_loss(full, batch),
+            "colour": colour_error(full, batch) + shown / count * colour_error(preview, batch[:shown]),
             "stlpips": self.trunk.distance([f[:count] for f in painted], real),
             "alignment": F.mse_loss(sampled, latent),
             "preview_mse": F.mse_loss(preview, batch[:shown]),
@@ -197,6 +208,7 @@ class RelayStage(Stage):
         }
         total = (
             weights.squared * losses["mse"]
+            + weights.colour * losses["colour"]
             + weights.perceptual * losses["stlpips"]
             + weights.alignment * losses["alignment"]
             + shown / count * weights.preview_squared * losses["preview_mse"]
