@@ -12,8 +12,7 @@ from shared.codec.nets.control import ControlModule
 from training.calibration import calibrate
 from training.entropy_graphs import entropy_graphs
 from training.float_graphs import float_graph
-from training.grid_search import search_grids
-from training.grids import Grids
+from training.grids import Grids, plan_grids
 from training.latents import EntropyModel, LatentSet
 from training.models import Codec, Prior
 from training.quantise import program_on
@@ -63,7 +62,7 @@ def entropy_files(parts: TrainedParts, latents: LatentSet, calibration: int) -> 
     grids = parts.grids
     if grids is None:
         pictures = ((y, z) for y, z, _ in latents.pictures(calibration))
-        grids = search_grids(model, calibrate(model.entropy, pictures), latents, calibration)
+        grids = plan_grids(model.entropy, calibrate(model.entropy, pictures))
     program = program_on(model.entropy, grids)
     graphs = entropy_graphs(program)
     coder = LatentCoder(bundle_layout(parts.codec), model_tables(model.prior), OnnxBackend(graphs))

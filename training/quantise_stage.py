@@ -28,8 +28,7 @@ from training.config import Config, OptimiseConfig
 from training.crops import crop_batches
 from training.entropy_costs import EntropyCost, mean_integer_cost, measure_cost
 from training.fake_quantise import FakeQuantised, IntegerTerms
-from training.grid_search import search_grids
-from training.grids import Grids
+from training.grids import Grids, plan_grids
 from training.latents import EntropyModel, LatentSet, latent_digest, make_latents
 from training.models import Codec, PocketModels, per_picture_bits
 from training.quantise import program_on
@@ -44,8 +43,7 @@ class Settings:
     Attributes:
         model: architecture.
         crops: training crops whose latents are kept in memory (0.1 MB each at 256 pixels).
-        calibration: how many of them ranges are calibrated on.
-        searched: how many of them each trial of the search for grids codes.
+        calibration: how many of them the grids are fitted to.
         fitted: how many of them the comparison's coding tables are fitted to.
         hard: share of the rate loss by the symbols really coded; the rest is with uniform noise.
         distortion: weight of the decoded latent's squared error in bits. At high rate a step of 1 makes it
@@ -55,7 +53,6 @@ class Settings:
     model: PocketModels = field(default_factory=PocketModels)
     crops: int = 2000
     calibration: int = 64
-    searched: int = 48
     fitted: int = 400
     hard: float = 0.5
     distortion: float = 3.0
@@ -160,7 +157,7 @@ def run(config: Config) -> None:
 
     plain, model = EntropyModel(codec), EntropyModel(tuned)
     calibration = [(y, z) for y, z, _ in latents.pictures(own.calibration)]
-    grids = search_grids(plain, calibrate(plain.entropy, calibration), latents, own.searched)
+    grids = plan_grids(plain.entropy, calibrate(plain.entropy, calibration))
     before = measure(codec, plain, grids, latents, own, checks)
     print("quantised as they came:", *before, sep="\n  ", flush=True)
     model.requires_grad_(True)
