@@ -1,7 +1,6 @@
 """Calibration: how large the activations of the entropy path become, measured on latents of photographs."""
 
-import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -29,7 +28,6 @@ class Ranges:
         self._low: dict[str, float] = {}
         self._high: dict[str, float] = {}
         self._channels: dict[str, Vector] = {}
-        self._shares: Mapping[str, float] = {}
 
     def see(self, name: str, values: Tensor) -> None:
         """Take one calibration tensor ``B x C x h x w`` into account."""
@@ -42,20 +40,9 @@ class Ranges:
         largest = values.detach().abs().amax((0, 2, 3)).double().cpu().numpy()
         self._channels[name] = np.maximum(self._channels.get(name, largest), largest)
 
-    @property
-    def places(self) -> tuple[str, ...]:
-        """Names of all places."""
-        return tuple(self._high)
-
-    def clipped(self, shares: Mapping[str, float]) -> "Ranges":
-        """Return the same ranges with only a share of them, 0 to 1, used at some places; more is clipped."""
-        narrower = copy.copy(self)
-        narrower._shares = shares
-        return narrower
-
     def symmetric(self, name: str) -> float:
         """Largest magnitude at this place."""
-        return max(max(-self._low[name], self._high[name]) * self._shares.get(name, 1.0), 1e-3)
+        return max(-self._low[name], self._high[name], 1e-3)
 
     def channels(self, name: str) -> Vector:
         """Largest magnitude of every channel at this place, none far smaller than the others'."""

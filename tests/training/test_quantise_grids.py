@@ -18,9 +18,7 @@ from shared.codec.nets.likelihood import gaussian_likelihood
 from shared.errors import PinholeError
 from training.calibration import calibrate
 from training.fake_quantise import FakeQuantised
-from training.grid_search import search_grids, weighted_rate
 from training.grids import Grids, plan_grids, rescale, whole_weights
-from training.latents import EntropyModel, LatentSet
 from training.quantise import program_on
 from training.table_fit import fit_tables, model_tables
 
@@ -145,42 +143,6 @@ def test_whole_weights_stay_within_seven_bits_and_float32(size: float, seed: int
         assert torch.equal(weight, weight.round())
         axes = (0, 2, 3) if isinstance(conv, torch.nn.ConvTranspose2d) else (1, 2, 3)
         assert float((weight.abs().sum(axes) * 128 + bias.abs()).max()) < 2**24
-
-
-def test_clipping_a_range_makes_its_grid_finer_but_never_clips_where_gelu_bends(model: EntropyParameters) -> None:
-    ranges = calibrate(model, [latents(1, 20.0)])
-    whole = plan_grids(model, ranges)
-    assert {"y", "z", "hyper_decoder.0"} <= set(ranges.places)
-    narrow = plan_grids(model, ranges.clipped(dict.fromkeys(ranges.places, 0.01)))
-    assert narrow.y_step == whole.y_step == 1 / 16
-    assert narrow.z_step <= whole.z_step
-    for name, grid in whole.layers.items():
-        finer = narrow.layers[name]
-        if grid.after is not None:
-            assert finer.outputs[0] * 127 == pytest.approx(min(3.0, grid.outputs[0] * 127)), name
-        elif "heads" in name:
-            assert (finer.outputs == grid.outputs).all()
-        else:
-            assert (finer.outputs < grid.outputs).all()
-    program_on(model, narrow).check_exact()
-
-
-def test_the_search_finds_grids_for_quiet_latents_among_loud_ones(model: EntropyParameters) -> None:
-    """One loud crop in twelve widens every range; the quiet ones weigh more."""
-    entropy = EntropyModel.__new__(EntropyModel)
-    torch.nn.Module.__init__(entropy)
-    entropy.entropy, entropy.prior = model, FactorisedPrior(6)
-    y, z = latents(60, loud=0.7, count=12)
-    y[0] *= 60
-    weight = torch.full((12,), 1e-2)
-    weight[0] = 1e-4
-    crops = LatentSet(y.half(), z.to(torch.int16), weight)
-    ranges = calibrate(model, [(a, b) for a, b, _ in crops.pictures(12)])
-    found = search_grids(entropy, ranges, crops, 12)
-    plain = plan_grids(model, ranges)
-    rates = [weighted_rate(entropy, grids, crops, 12) for grids in (found, plain)]
-    assert rates[0] < rates[1]
-    program_on(model, found).check_exact()
 
 
 @settings(deadline=None, max_examples=200)
