@@ -181,7 +181,7 @@ class Trainer:
         """Checkpoint, validate and write one line of the log."""
         figures: dict[str, int | float] = {
             "seconds": round(self.seconds),
-            "rate": self._optimisers[0].param_groups[0]["lr"],
+            "learning_rate": self._optimisers[0].param_groups[0]["lr"],
             "step_seconds": (self.seconds - self._recorded_at) / max(self._since_record, 1),
             **self._means.take(),
         }

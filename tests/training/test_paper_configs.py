@@ -18,7 +18,7 @@ CONFIGS = Path(training.__file__).parent / "configs"
 LAMBDAS = {"1_2_1": 1, "1_2_2": 2, "1_2_4": 4, "1_2_8": 8, "1_2_16": 16}
 ABLATIONS = [path.stem for path in read_plan(CONFIGS / "ablations")]
 SD21 = [path.stem for path in read_plan(CONFIGS / "sd21")]
-LOGGED = {"total", "bpp", "alignment", "denoising", "auxiliary", "rate", "bits_per_pixel", "content_error"}
+LOGGED = {"total", "bpp", "alignment", "denoising", "auxiliary", "bits_per_pixel", "content_error"}
 
 
 def read(folder: str, name: str, *overrides: str) -> Config:
