@@ -24,7 +24,7 @@ from shared.errors import PinholeError, UsageError
 from training.bundle_files import bundle_layout
 from training.calibration import calibrate
 from training.checkpoints import FILE, load_average, read_checkpoint, save_checkpoint
-from training.config import Config, OptimiseConfig
+from training.config import Config
 from training.crops import crop_batches
 from training.entropy_costs import EntropyCost, mean_integer_cost, measure_cost
 from training.fake_quantise import FakeQuantised, IntegerTerms
@@ -33,6 +33,7 @@ from training.latents import EntropyModel, LatentSet, latent_digest, make_latent
 from training.models import Codec, PocketModels, per_picture_bits
 from training.quantise import program_on
 from training.run_stage import open_photographs
+from training.schedule import learning_rate, run_progress
 from training.table_fit import fit_tables, model_tables
 
 
@@ -94,16 +95,7 @@ def train_on_grids(model: EntropyModel, grids: Grids, latents: LatentSet, own: S
         if step % config.log.every == 0:
             print(f"quantise: step {step}, loss {shown / config.log.every:.4f}", flush=True)
             shown = 0.0
-        progress = step / optimise.steps
-        if optimise.finish_by_minutes:
-            progress = max(progress, (time.monotonic() - began) / 60 / optimise.finish_by_minutes)
-
-
-def learning_rate(optimise: OptimiseConfig, step: int, progress: float) -> float:
-    """Linear warm-up, then a cosine to the floor."""
-    warm = min(1.0, (step + 1) / max(1, optimise.warmup))
-    fall = optimise.floor + (1 - optimise.floor) * 0.5 * (1 + math.cos(math.pi * progress)) if optimise.cosine else 1.0
-    return optimise.learning_rate * warm * fall
+        progress = run_progress(optimise, step, time.monotonic() - began)
 
 
 @torch.no_grad()

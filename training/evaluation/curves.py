@@ -276,7 +276,9 @@ def _place(curve: Curve, reference: str | None) -> tuple[int, int, str, int, str
     if curve.is_peer:
         known = _PEER_ORDER.index(curve.method) if curve.method in _PEER_ORDER else len(_PEER_ORDER)
         return 2, known, curve.method, 0, ""
-    return int(curve.method != reference), 0, curve.method, int(curve.variant != "full"), curve.variant
+    # Numbers in their own order: 4 steps before 20.
+    variant = re.sub(r"\d+", lambda number: number[0].zfill(6), curve.variant)
+    return int(curve.method != reference), 0, curve.method, int(curve.variant != "full"), variant
 
 
 def _named(method: str, variant: str, target: str) -> str:
