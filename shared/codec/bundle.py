@@ -1,6 +1,6 @@
-"""Model bundles: one set of weights with a manifest, and an id over all that both ends must agree on.
+"""Model bundles: weights with a manifest, and an id over all that both ends must agree on.
 
-A bundle is a folder::
+A bundle is a folder. In format 1 one set of weights serves every operating point, with a gain for each::
 
     manifest.json            name, format, layout, operating points, SHA-256 and size of every file
     entropy/program.npz      integer entropy program          }
@@ -9,7 +9,16 @@ A bundle is a folder::
     sender/*.onnx            guidance, analysis, hyper_analysis
     receiver/*.safetensors   synthesis, decoder, prior, control; a sender needs none of them
 
-The receiver's weights are not under the id: a better decoder may decode old layers again.
+In format 2 every operating point names its *weight set*, since the paper trains a model for each rate. A set's files
+lie under ``weights/NAME/`` by the same names as above; what all sets share stays at the root::
+
+    weights/NAME/entropy/*, weights/NAME/sender/{analysis,hyper_analysis}.onnx,
+    weights/NAME/receiver/{synthesis,control}.safetensors
+    sender/guidance.onnx     receiver/{unet,vae,context}.safetensors     receiver/prompts/NAME.safetensors
+
+and the manifest has for each set the medians of the hyper-latent, rounded to units of 2^-4. ``NAME_fp16.onnx`` beside
+a sender's graph is the same in half precision, for GPUs. The receiver's weights are not under the id: a better decoder
+may decode old layers again.
 """
 
 import hashlib
@@ -29,12 +38,15 @@ from shared.codec.entropy.program import EntropyProgram
 from shared.codec.entropy.tables import CodingTables
 from shared.codec.interfaces import OperatingPoint
 from shared.codec.quality import choose_quality, expected_rate, interpolate
+from shared.codec.stored_files import StoredFiles
+from shared.codec.weight_set import WeightSet, set_file
 from shared.errors import PinholeError
 
-FORMAT = 1
+FORMAT, SETS_FORMAT = 1, 2
+"""One set of weights for all operating points; a set for each."""
 MANIFEST = "manifest.json"
 AGREED = ("entropy/program.npz", "entropy/tables.npz")
-"""Files under the bundle id."""
+"""Files of every weight set under the bundle id."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Bundle:
     def operating_points(self) -> tuple[OperatingPoint, ...]:
         """Named qualities 1, 2, 3, ..., fewest bytes first."""
         points = tuple(
-            OperatingPoint(int(p["quality"]), str(p["name"]), float(p["bits_per_pixel"]))
+            OperatingPoint(int(p["quality"]), str(p["name"]), float(p["bits_per_pixel"]), str(p.get("weights", "")))
             for p in self.manifest["operating_points"]
         )
         if not points or [p.quality for p in points] != list(range(1, len(points) + 1)):
@@ -120,46 +132,87 @@ class Bundle:
                 raise ValueError(f"{name} must be numbers above 0, as many at every operating point")
         return scales
 
+    @cached_property
+    def files(self) -> StoredFiles:
+        """Checked access to the bundle's files, by their names in the manifest."""
+        return StoredFiles(self.name, self.folder, self.manifest)
+
     def read(self, name: str) -> bytes:
         """Return a file's bytes, checked against the manifest.
 
         Raises:
             PinholeError: if it is missing or not what the manifest says.
         """
-        entry = self.manifest["files"].get(name)
-        if entry is None:
-            raise PinholeError(f"bundle {self.name} lists no file {name}; install a bundle that has it")
-        try:
-            data = (self.folder / name).read_bytes()
-        except OSError as error:
-            raise PinholeError(
-                f"bundle {self.name}: {name} cannot be read ({error.strerror}); install it again"
-            ) from None
-        if len(data) != entry["bytes"] or hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise PinholeError(f"bundle {self.name}: {name} is damaged (wrong SHA-256); install the bundle again")
-        return data
+        return self.files.read(name)
+
+    def path(self, name: str) -> Path:
+        """Return where a file lies, checked against the manifest; for files too large to be read at once.
+
+        Raises:
+            PinholeError: if it is missing or not what the manifest says.
+        """
+        return self.files.path(name)
+
+    def has(self, name: str) -> bool:
+        """Whether the manifest lists a file."""
+        return name in self.files
 
     def verify(self) -> None:
-        """Check every file.
+        """Check every file, those included that the bundle only refers to.
 
         Raises:
             PinholeError: naming the first file that is missing or damaged.
         """
-        for name in self.manifest["files"]:
-            self.read(name)
+        for name in self.files:
+            self.files.path(name)
+
+    @cached_property
+    def weight_sets(self) -> tuple[WeightSet, ...]:
+        """Every set of weights, that of the lowest quality first."""
+        names = dict.fromkeys(point.weights for point in self.operating_points)
+        return tuple(
+            WeightSet(
+                name, self.files, self._medians(name), tuple(p for p in self.operating_points if p.weights == name)
+            )
+            for name in names
+        )
+
+    def weights(self, quality: float) -> WeightSet:
+        """Return the set that serves a quality.
+
+        Raises:
+            PinholeError: if the bundle has no such quality.
+        """
+        name = self.operating_points[int(choose_quality(self.operating_points, quality)) - 1].weights
+        return next(weights for weights in self.weight_sets if weights.name == name)
+
+    def _medians(self, name: str) -> NDArray[np.int32]:
+        channels = self.layout.hyper_channels
+        if not name:
+            return np.zeros(channels, np.int32)
+        medians = np.array(self.manifest["weights"][name]["hyper_medians"], np.int32)
+        if medians.shape != (channels,):
+            raise ValueError(f"weights {name}: hyper_medians must be {channels} whole numbers")
+        return medians
 
     def program(self) -> EntropyProgram:
-        """Return the integer entropy program."""
-        return EntropyProgram.from_bytes(self.read("entropy/program.npz"))
+        """Return the integer entropy program of a bundle with one set of weights."""
+        return self._only_set().program()
 
     def tables(self) -> CodingTables:
-        """Return the coding tables."""
-        return CodingTables.from_bytes(self.read("entropy/tables.npz"))
+        """Return the coding tables of a bundle with one set of weights."""
+        return self._only_set().tables()
 
     def entropy_graphs(self) -> dict[str, bytes]:
-        """Return the ONNX graphs of the entropy program by name."""
-        names = [n for n in self.manifest["files"] if n.startswith("entropy/") and n.endswith(".onnx")]
-        return {Path(n).stem: self.read(n) for n in names}
+        """Return the ONNX graphs of the entropy program by name, of a bundle with one set of weights."""
+        return self._only_set().entropy_graphs()
+
+    def _only_set(self) -> WeightSet:
+        if len(self.weight_sets) != 1:
+            raise PinholeError(
+                f"bundle {self.name} has {len(self.weight_sets)} sets of weights; choose one by its quality"
+            )
+        return self.weight_sets[0]
 
 
 def agreement_hash(manifest: dict[str, Any]) -> bytes:
@@ -168,8 +221,18 @@ def agreement_hash(manifest: dict[str, Any]) -> bytes:
         "format": manifest["format"],
         "layout": manifest["layout"],
         "gains": [[p["quality"], p["gain"]] for p in manifest["operating_points"]],
-        "files": {name: manifest["files"][name]["sha256"] for name in AGREED},
     }
+    if manifest["format"] == FORMAT:
+        agreed["files"] = {name: manifest["files"][name]["sha256"] for name in AGREED}
+    else:
+        agreed["points"] = [p["weights"] for p in manifest["operating_points"]]
+        agreed["weights"] = {
+            name: {
+                "hyper_medians": [int(median) for median in weights["hyper_medians"]],
+                "files": {file: manifest["files"][set_file(name, file)]["sha256"] for file in AGREED},
+            }
+            for name, weights in manifest["weights"].items()
+        }
     return hashlib.sha256(json.dumps(agreed, sort_keys=True).encode()).digest()
 
 
@@ -189,11 +252,14 @@ def find_bundle(name: str | os.PathLike[str] = "pocket") -> Bundle:
         raise PinholeError(f"bundle {name}: not found; give a bundle folder or one of the installed ones ({known})")
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
-        if manifest["format"] != FORMAT:
-            raise PinholeError(f"bundle {name} has format {manifest['format']}, this Pinhole reads {FORMAT}; update it")
+        if manifest["format"] not in (FORMAT, SETS_FORMAT):
+            raise PinholeError(
+                f"bundle {name} has format {manifest['format']}, this Pinhole reads {FORMAT} and {SETS_FORMAT}; "
+                "update it"
+            )
         bundle = Bundle(folder, manifest)
         # Touching these now turns a broken manifest into one error here instead of a strange one later.
-        _ = bundle.name, bundle.bundle_id, bundle.operating_points, bundle.layout, bundle._scales
+        _ = bundle.name, bundle.bundle_id, bundle.operating_points, bundle.layout, bundle._scales, bundle.weight_sets
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PinholeError(
             f"{folder / MANIFEST}: not a bundle manifest ({error!r}); install the bundle again"

@@ -13,17 +13,19 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """One named quality of a bundle; every quality between two operating points can be used as well.
+    """One named quality of a bundle; every quality between two operating points of one weight set can be used as well.
 
     Attributes:
         quality: its number on the command line, 1 (fewest bytes) upwards.
         name: how people call it.
         bits_per_pixel: mean rate over the validation photographs, every header byte of a ``.pin`` file counted.
+        weights: name of the weight set that serves it; empty where one set serves all.
     """
 
     quality: int
     name: str
     bits_per_pixel: float
+    weights: str = ""
 
 
 class PictureEncoder(Protocol):

@@ -3,7 +3,9 @@
 A whole number is an operating point. One set of weights serves them all, each with a gain for every latent channel, and
 training draws points in between with the logarithms of the gains interpolated linearly; so every number in between is a
 quality too (continuous rate by interpolated gains: Cui et al., "Asymmetric Gained Deep Image Compression", CVPR 2021).
-Qualities lie on a grid of 1/16, which binary floating point holds exactly and a picture header names in one byte.
+Between operating points that have weights of their own, as the paper's have, there is nothing to interpolate: such
+bundles have whole qualities only. Qualities lie on a grid of 1/16, which binary floating point holds exactly and a
+picture header names in one byte.
 """
 
 from collections.abc import Sequence
@@ -31,7 +33,8 @@ def choose_quality(points: Sequence[OperatingPoint], wanted: float) -> float:
         wanted: 1 to the number of operating points.
 
     Returns:
-        ``wanted``, rounded to the nearest 1/16.
+        ``wanted``, rounded to the nearest 1/16, or to the nearest whole number where the operating points on both sides
+        have different weights.
 
     Raises:
         UsageError: if it is outside the bundle's range, or not a number.
@@ -39,12 +42,19 @@ def choose_quality(points: Sequence[OperatingPoint], wanted: float) -> float:
     last = points[-1].quality
     if not 1 <= wanted <= last:
         raise UsageError(f"quality {wanted:g} is not in this bundle; give 1 to {last}, whole or in steps of 1/16")
-    return round(wanted * QUALITY_STEPS) / QUALITY_STEPS
+    quality = round(wanted * QUALITY_STEPS) / QUALITY_STEPS
+    return quality if _is_served(points, quality) else float(round(wanted))
 
 
 def quality_grid(points: Sequence[OperatingPoint]) -> list[float]:
     """Return every quality of a bundle, lowest first."""
-    return [1 + step / QUALITY_STEPS for step in range((points[-1].quality - 1) * QUALITY_STEPS + 1)]
+    grid = (1 + step / QUALITY_STEPS for step in range((points[-1].quality - 1) * QUALITY_STEPS + 1))
+    return [quality for quality in grid if _is_served(points, quality)]
+
+
+def _is_served(points: Sequence[OperatingPoint], quality: float) -> bool:
+    below = int(quality) - 1
+    return quality == int(quality) or points[below].weights == points[below + 1].weights
 
 
 def quality_text(quality: float) -> str:

@@ -78,10 +78,20 @@ class LatentCoder:
         layout: slices and layers.
         tables: coding tables.
         backend: who computes means and scales.
+        hyper_medians: ``N`` integers in units of 2^-4; what is coded of the hyper-latent are whole distances from them
+            (z comes without its medians and goes without them). None for zeros.
     """
 
-    def __init__(self, layout: LatentLayout, tables: CodingTables, backend: EntropyBackend) -> None:
+    def __init__(
+        self,
+        layout: LatentLayout,
+        tables: CodingTables,
+        backend: EntropyBackend,
+        hyper_medians: NDArray[np.int32] | None = None,
+    ) -> None:
         self.layout, self.tables, self.backend = layout, tables, backend
+        medians = np.zeros(layout.hyper_channels, np.int32) if hyper_medians is None else hyper_medians
+        self._medians = medians[None, :, None, None]
         self._hyper_models = CoderModels(tables.hyper)
         self._latent_models = CoderModels(tables.latent)
 
@@ -90,7 +100,7 @@ class LatentCoder:
 
         Args:
             y: ``1 x M x h x w``, scaled by the operating point's gain.
-            z: ``1 x N x h/4 x w/4``.
+            z: ``1 x N x h/4 x w/4``, medians taken away.
             salt: bytes that every layer's checksum also covers: the picture header.
         """
         fixed = np.rint(np.clip(y, -LARGEST_SYMBOL, LARGEST_SYMBOL) * UNIT).astype(np.int32)
@@ -179,7 +189,7 @@ class LatentCoder:
 
     def _layers(self, z: Integers, y_hat: Integers) -> Iterator[tuple[int, "Iterator[_Pass]"]]:
         """Yield ``(layer number, passes)``; the caller writes every pass's result into ``y_hat`` before the next."""
-        hyper = self.backend.hyper(z << LATENT_BITS)
+        hyper = self.backend.hyper((z << LATENT_BITS) + self._medians)
         bounds = self.layout.first_slice
         for layer in range(1, self.layout.layers):
             yield layer, self._passes(range(bounds[layer - 1], bounds[layer]), hyper, y_hat)
