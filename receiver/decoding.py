@@ -7,12 +7,12 @@ from collections.abc import Callable
 from receiver.archive import Archive
 from receiver.assembler import Assembler
 from receiver.background import Background
-from receiver.engine import DecodeRequest, Engine
+from receiver.engine import Engine
 from receiver.jobs import Job, JobQueue
-from receiver.pictures import PictureKey, PictureRecord, Stage
+from receiver.pictures import Painted, PictureKey, PictureRecord, Stage
 from receiver.png import encode_png
+from receiver.staging import DecodeRequest
 from receiver.status import Reporter, Status
-from shared.codec.interfaces import Pixels
 from shared.errors import CorruptDataError, PinholeError
 
 
@@ -171,18 +171,22 @@ class Decoding:
         while len(layers) > record.decoded_layers(job.stage):
             started = time.monotonic()
             try:
-                pixels = await self._engine.decode(DecodeRequest(layers, job.stage, steps, job.key.seed))
+                painted = await self._engine.decode(DecodeRequest(layers, job.stage, steps, job.key.seed))
             except CorruptDataError as error:
                 await self._mark_bad(job, f"{job.key}: {len(layers)} layers do not decode: {error}", len(layers))
                 layers = layers[:-1]  # every shorter prefix is a picture too
                 continue
-            await self._keep(job, record, len(layers), pixels, time.monotonic() - started)
+            await self._keep(job, record, len(layers), painted, time.monotonic() - started)
             return
 
-    async def _keep(self, job: Job, record: PictureRecord, layers: int, pixels: Pixels, seconds: float) -> None:
+    async def _keep(self, job: Job, record: PictureRecord, layers: int, painted: Painted, seconds: float) -> None:
         steps = self._steps if job.stage is Stage.FULL else None
         facts = _facts(job, record, layers, steps)
-        png = await asyncio.to_thread(encode_png, pixels, facts)
+        if painted.flags:
+            facts["pinhole:flags"] = "; ".join(painted.flags)
+            self._status.flagged += 1
+            self._report.warning(f"{job.key}: {job.stage} {'; '.join(painted.flags)}")
+        png = await asyncio.to_thread(encode_png, painted.pixels, facts)
         told = False
         while True:
             try:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from shared.codec.interfaces import Pixels
+
 
 class PictureKey(NamedTuple):
     """Identity of a picture for life: who took it and the how-manieth it was."""
@@ -27,6 +29,19 @@ class Stage(StrEnum):
 
     PREVIEW = "preview"
     FULL = "picture"
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A decoded picture.
+
+    Attributes:
+        pixels: RGB bytes ``height x width x 3``.
+        flags: what had to be done otherwise than asked, in words.
+    """
+
+    pixels: Pixels
+    flags: tuple[str, ...] = ()
 
 
 class State(StrEnum):

@@ -31,6 +31,7 @@ class Status:
         corrupt: prefixes of layers that did not decode.
         unknown_bundle: pictures of a bundle that this station does not have.
         refused: pictures larger than allowed.
+        flagged: results that came about otherwise than asked, for example in float32 after an overflow.
         failures: decodes that failed for a reason that lies with this station.
         resumed: pictures taken up again that an earlier run had left unfinished.
         by_sender: pictures per sender id.
@@ -47,6 +48,7 @@ class Status:
     corrupt: int = 0
     unknown_bundle: int = 0
     refused: int = 0
+    flagged: int = 0
     failures: int = 0
     resumed: int = 0
     by_sender: Counter[int] = field(default_factory=Counter)
@@ -67,6 +69,7 @@ class Status:
             "corrupt": self.corrupt,
             "of an unknown bundle": self.unknown_bundle,
             "too large": self.refused,
+            "flagged": self.flagged,
             "failed": self.failures,
         }
         return ", ".join(parts + [f"{number} {name}" for name, number in rare.items() if number])

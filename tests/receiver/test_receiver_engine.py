@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from receiver.engine import DecodeRequest, LocalEngine
+from receiver.engine import LocalEngine
 from receiver.jobs import Job, JobQueue
-from receiver.pictures import PictureKey, Stage
+from receiver.pictures import Painted, PictureKey, Stage
+from receiver.staging import DecodeRequest
 from shared.codec.interfaces import Pixels
 from shared.errors import CorruptDataError, PinholeError
 from tests.receiver.fake_decoder import FakeDecoder, make_layers
@@ -18,7 +19,7 @@ def request(layers: Sequence[bytes], stage: Stage = Stage.PREVIEW) -> DecodeRequ
 
 
 def test_previews_and_pictures_come_from_the_decoder() -> None:
-    async def run() -> tuple[Pixels, Pixels]:
+    async def run() -> tuple[Painted, Painted]:
         engine = LocalEngine(FakeDecoder())
         preview, picture = await asyncio.gather(
             engine.decode(request(make_layers(1))), engine.decode(request(make_layers(1), Stage.FULL))
@@ -27,8 +28,8 @@ def test_previews_and_pictures_come_from_the_decoder() -> None:
         return preview, picture
 
     preview, picture = asyncio.run(run())
-    assert np.array_equal(preview, FakeDecoder().preview(make_layers(1)))
-    assert np.array_equal(picture, FakeDecoder().decode(make_layers(1), seed=5))
+    assert np.array_equal(preview.pixels, FakeDecoder().preview(make_layers(1)))
+    assert np.array_equal(picture.pixels, FakeDecoder().decode(make_layers(1), seed=5))
 
 
 class Unreliable(FakeDecoder):
@@ -41,7 +42,7 @@ class Unreliable(FakeDecoder):
 
 
 def test_whatever_a_picture_does_the_engine_lives() -> None:
-    async def run() -> Pixels:
+    async def run() -> Painted:
         engine = LocalEngine(Unreliable())
         with pytest.raises(ZeroDivisionError):
             await engine.decode(request([b"bug"]))
@@ -50,13 +51,13 @@ def test_whatever_a_picture_does_the_engine_lives() -> None:
         base = make_layers(1)[0]
         with pytest.raises(CorruptDataError):
             await engine.decode(request([base[:-1] + bytes([base[-1] ^ 1])]))
-        pixels = await engine.decode(request(make_layers(1)))
+        painted = await engine.decode(request(make_layers(1)))
         engine.close(5.0)
         with pytest.raises(PinholeError, match="closed"):
             await engine.decode(request(make_layers(1)))
-        return pixels
+        return painted
 
-    assert asyncio.run(run()).shape == (8, 12, 3)
+    assert asyncio.run(run()).pixels.shape == (8, 12, 3)
 
 
 class Stuck(FakeDecoder):

@@ -3,7 +3,7 @@
 All backends give the same integers; which one runs is a matter of speed alone.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from shared.codec.entropy.integer import Integers, run_layer
 from shared.codec.entropy.program import EntropyProgram, Layers
 
+Maps = NDArray[np.signedinteger[Any]]
+"""Integer feature maps ``1 x channels x height x width`` of any width of integer: what a backend keeps to itself."""
+
 
 class EntropyBackend(Protocol):
     """Computes means and scales of the symbols of one picture; feature maps are ``1 x channels x height x width``."""
 
-    def hyper(self, z: Integers) -> Integers:
+    def hyper(self, z: Integers) -> Maps:
         """Hyper parameters ``1 x 2M x h x w`` from z ``1 x N x h/4 x w/4`` in units of 2^-4."""
 
-    def anchor(self, index: int, hyper: Integers, earlier: Integers) -> tuple[Integers, Integers, Integers]:
+    def anchor(self, index: int, hyper: Maps, earlier: Integers) -> tuple[Integers, Integers, Maps]:
         """Parameters of slice ``index``, valid at its anchors.
 
         Args:
@@ -31,7 +34,7 @@ class EntropyBackend(Protocol):
             ``1 x s_index x h x w``; the channel context is for `nonanchor`.
         """
 
-    def nonanchor(self, index: int, hyper: Integers, channel: Integers, anchors: Integers) -> tuple[Integers, Integers]:
+    def nonanchor(self, index: int, hyper: Maps, channel: Maps, anchors: Integers) -> tuple[Integers, Integers]:
         """Parameters of slice ``index``, valid at its non-anchors.
 
         Args:
@@ -55,7 +58,7 @@ class NumpyBackend:
         """See `EntropyBackend.hyper`."""
         return self._run(self.program.hyper, self.program.z_input(z.astype(np.int64)))
 
-    def anchor(self, index: int, hyper: Integers, earlier: Integers) -> tuple[Integers, Integers, Integers]:
+    def anchor(self, index: int, hyper: Maps, earlier: Integers) -> tuple[Integers, Integers, Integers]:
         """See `EntropyBackend.anchor`."""
         part = self.program.parts[index]
         if part.channel:
@@ -66,7 +69,7 @@ class NumpyBackend:
         scales, means = self._split(self._run(part.anchor, np.concatenate((channel, hyper), 1)))
         return scales, means, channel
 
-    def nonanchor(self, index: int, hyper: Integers, channel: Integers, anchors: Integers) -> tuple[Integers, Integers]:
+    def nonanchor(self, index: int, hyper: Maps, channel: Maps, anchors: Integers) -> tuple[Integers, Integers]:
         """See `EntropyBackend.nonanchor`."""
         part = self.program.parts[index]
         local = self._run(part.local, self.program.y_input(anchors.astype(np.int64)))

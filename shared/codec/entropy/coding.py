@@ -6,7 +6,7 @@ Both directions run the same generator (`_passes`), so they cannot disagree abou
 """
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shared.codec.entropy.backend import EntropyBackend
 from shared.codec.entropy.integer import Integers
 from shared.codec.entropy.program import LATENT_BITS
-from shared.codec.entropy.range_coder import CoderModels, SymbolDecoder, SymbolEncoder, Symbols
+from shared.codec.entropy.range_coder import CoderModels, SymbolDecoder, SymbolEncoder, Symbols, TableNumbers
 from shared.codec.entropy.tables import CodingTables
 from shared.errors import CorruptDataError
 
@@ -95,19 +95,32 @@ class LatentCoder:
         self._hyper_models = CoderModels(tables.hyper)
         self._latent_models = CoderModels(tables.latent)
 
-    def encode(self, y: NDArray[np.float32], z: NDArray[np.float32], salt: bytes) -> EncodedLatents:
+    def encode(
+        self, y: NDArray[np.float32], z: NDArray[np.float32], salt: bytes, gain: NDArray[np.float32] | None = None
+    ) -> EncodedLatents:
         """Code one picture's latents.
 
         Args:
-            y: ``1 x M x h x w``, scaled by the operating point's gain.
+            y: ``1 x M x h x w``, scaled by the operating point's gain unless ``gain`` is given.
             z: ``1 x N x h/4 x w/4``, medians taken away.
             salt: bytes that every layer's checksum also covers: the picture header.
+            gain: ``1 x M x 1 x 1``, to scale y as it is coded, which saves a copy of it; None if that was done.
         """
-        fixed = np.rint(np.clip(y, -LARGEST_SYMBOL, LARGEST_SYMBOL) * UNIT).astype(np.int32)
+
+        # A whole latent of an 8K picture in fixed point would be as large again, so passes take theirs as they come.
+        def fixed(channels: slice, mask: NDArray[np.bool_]) -> Integers:
+            part = y[0, channels][:, mask]
+            if gain is not None:
+                part *= gain[0, channels, 0]
+            np.clip(part, -LARGEST_SYMBOL, LARGEST_SYMBOL, out=part)
+            part *= UNIT
+            rounded: Integers = np.rint(part, out=part).astype(np.int32)
+            return rounded
+
         z_symbols = np.rint(np.clip(z, -LARGEST_SYMBOL, LARGEST_SYMBOL)).astype(np.int32)
-        y_hat = np.zeros_like(fixed)
+        y_hat = np.zeros(y.shape, np.int32)
         payloads, ideal = [], []
-        for layer, groups in self.groups(fixed, z_symbols, y_hat):
+        for layer, groups in self._groups(fixed, z_symbols, y_hat):
             encoder, check, bits = SymbolEncoder(), _check_start(salt, layer), 0.0
             models = self._latent_models if layer else self._hyper_models
             for symbols, index in groups:
@@ -126,17 +139,21 @@ class LatentCoder:
             z: symbols of z, ``1 x N x h/4 x w/4``.
             y_hat: like ``fixed``; receives the decoded latent.
         """
+        return self._groups(lambda channels, mask: fixed[0, channels][:, mask], z, y_hat)
+
+    def _groups(self, fixed: "_Fixed", z: Integers, y_hat: Integers) -> Iterator[tuple[int, "Iterator[_Group]"]]:
         yield 0, iter([(z.reshape(-1), self._hyper_index(z.shape))])
         for layer, passes in self._layers(z, y_hat):
             yield layer, self._quantised(passes, fixed, y_hat)
 
-    def _quantised(self, passes: "Iterator[_Pass]", fixed: Integers, y_hat: Integers) -> "Iterator[_Group]":
+    def _quantised(self, passes: "Iterator[_Pass]", fixed: "_Fixed", y_hat: Integers) -> "Iterator[_Group]":
         for channels, mask, scales, means in passes:
-            part, centre = fixed[0, channels][:, mask], means[0][:, mask]
+            centre = means[0][:, mask]
             # Half a unit rounds up; the decoder never sees the difference.
-            symbols = np.clip((part - centre + UNIT // 2) >> LATENT_BITS, -LARGEST_SYMBOL, LARGEST_SYMBOL)
+            symbols = (fixed(channels, mask) - centre + UNIT // 2) >> LATENT_BITS
+            np.clip(symbols, -LARGEST_SYMBOL, LARGEST_SYMBOL, out=symbols)
             y_hat[0, channels, mask] = ((symbols << LATENT_BITS) + centre).T
-            yield symbols.reshape(-1), self.tables.scale_index(scales[0][:, mask]).reshape(-1)
+            yield symbols.reshape(-1), self._latent_index(scales[0][:, mask])
 
     def decode(self, payloads: Sequence[bytes], height: int, width: int, salt: bytes) -> tuple[Integers, Integers]:
         """Decode a prefix of a picture's layers; what is missing takes its predicted means.
@@ -168,9 +185,7 @@ class LatentCoder:
             for channels, mask, scales, means in passes:
                 centre = means[0][:, mask]
                 if given:
-                    symbols = decoder.decode(
-                        self.tables.scale_index(scales[0][:, mask]).reshape(-1), self._latent_models
-                    )
+                    symbols = decoder.decode(self._latent_index(scales[0][:, mask]), self._latent_models)
                     check = zlib.crc32(symbols.astype("<i2").tobytes(), check)
                     centre = centre + (symbols.reshape(centre.shape) << LATENT_BITS)
                 y_hat[0, channels, mask] = centre.T
@@ -184,8 +199,11 @@ class LatentCoder:
             raise CorruptDataError(f"layer {layer} has {len(payload)} bytes, too few for its checksum; send it again")
         return SymbolDecoder(payload[:-CHECK_BYTES], f"layer {layer}"), payload[-CHECK_BYTES:]
 
-    def _hyper_index(self, shape: tuple[int, ...]) -> NDArray[np.intp]:
-        return np.repeat(np.arange(shape[1]), shape[2] * shape[3])
+    def _hyper_index(self, shape: tuple[int, ...]) -> TableNumbers:
+        return np.repeat(_smallest(np.arange(shape[1]), shape[1]), shape[2] * shape[3])
+
+    def _latent_index(self, scales: Integers) -> TableNumbers:
+        return _smallest(self.tables.scale_index(scales).reshape(-1), len(self.tables.latent))
 
     def _layers(self, z: Integers, y_hat: Integers) -> Iterator[tuple[int, "Iterator[_Pass]"]]:
         """Yield ``(layer number, passes)``; the caller writes every pass's result into ``y_hat`` before the next."""
@@ -208,8 +226,17 @@ _Pass = tuple[slice, NDArray[np.bool_], Integers, Integers]
 """Channels of y, positions, scales and means of one coding pass."""
 
 
-_Group = tuple[Symbols, NDArray[np.intp]]
+_Group = tuple[Symbols, TableNumbers]
 """Symbols and the numbers of their tables."""
+
+
+_Fixed = Callable[[slice, NDArray[np.bool_]], Integers]
+"""Returns y in units of 2^-4 of some channels at some positions, ``channels x positions``."""
+
+
+def _smallest(numbers: NDArray[np.intp], count: int) -> TableNumbers:
+    """Keep numbers of ``count`` tables in one byte where they fit: they are many, and bytes are sorted quickly."""
+    return numbers.astype(np.min_scalar_type(count))
 
 
 def _check_start(salt: bytes, layer: int) -> int:
@@ -226,7 +253,7 @@ def _verify(check: int, expected: bytes, layer: int) -> None:
         raise CorruptDataError(f"layer {layer} decodes to other symbols than were sent; send it again")
 
 
-def _ideal_bits(symbols: Symbols, index: NDArray[np.intp], models: CoderModels) -> float:
+def _ideal_bits(symbols: Symbols, index: TableNumbers, models: CoderModels) -> float:
     total = 0.0
     for number in np.unique(index):
         table = models.tables[number]

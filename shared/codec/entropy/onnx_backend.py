@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnxruntime as ort
 
+from shared.codec.entropy.backend import Maps
 from shared.codec.entropy.integer import Integers
 from shared.codec.onnx_session import open_session
 
@@ -26,7 +27,7 @@ class OnnxBackend:
             name: open_session(graph, threads) for name, graph in graphs.items()
         }
 
-    def _run(self, name: str, **inputs: Integers) -> list[Integers]:
+    def _run(self, name: str, **inputs: Maps) -> list[Integers]:
         session = self._sessions[name]
         # A graph has no input for what its slice does not use: the first one has no channel context.
         wanted = {i.name for i in session.get_inputs()}
@@ -37,14 +38,14 @@ class OnnxBackend:
         """See `EntropyBackend.hyper`."""
         return self._run("hyper", z=z)[0]
 
-    def anchor(self, index: int, hyper: Integers, earlier: Integers) -> tuple[Integers, Integers, Integers]:
+    def anchor(self, index: int, hyper: Maps, earlier: Integers) -> tuple[Integers, Integers, Integers]:
         """See `EntropyBackend.anchor`."""
         outputs = self._run(f"anchor_{index}", hyper=hyper, earlier=earlier)
         if len(outputs) == 2:
             outputs.append(np.zeros((1, 0, *hyper.shape[2:]), np.int32))
         return outputs[0], outputs[1], outputs[2]
 
-    def nonanchor(self, index: int, hyper: Integers, channel: Integers, anchors: Integers) -> tuple[Integers, Integers]:
+    def nonanchor(self, index: int, hyper: Maps, channel: Maps, anchors: Integers) -> tuple[Integers, Integers]:
         """See `EntropyBackend.nonanchor`."""
         scales, means = self._run(f"nonanchor_{index}", hyper=hyper, channel=channel, anchors=anchors)
         return scales, means

@@ -4,6 +4,9 @@ constriction codes fast when many symbols share one model, so symbols are groupe
 a table: a table's last entry, the escape, says "beyond", and an Exp-Golomb code over uniform bits says how far.
 """
 
+from itertools import pairwise
+from typing import Any
+
 import constriction
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,8 @@ from shared.errors import CorruptDataError
 _queue = constriction.stream.queue
 _model = constriction.stream.model
 Symbols = NDArray[np.int32]
+TableNumbers = NDArray[np.integer[Any]]
+"""Numbers of tables, one a symbol, in any type of integer."""
 LARGEST_EXCESS_BITS = 15
 """An escaped symbol lies less than 2^15 beyond its table."""
 
@@ -33,7 +38,7 @@ class SymbolEncoder:
     def __init__(self) -> None:
         self._encoder = _queue.RangeEncoder()
 
-    def encode(self, symbols: Symbols, index: NDArray[np.intp], models: CoderModels) -> None:
+    def encode(self, symbols: Symbols, index: TableNumbers, models: CoderModels) -> None:
         """Append symbols.
 
         Args:
@@ -100,7 +105,7 @@ class SymbolDecoder:
         padded = data + bytes(-len(data) % 4 + 8)
         self._decoder = _queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
 
-    def decode(self, index: NDArray[np.intp], models: CoderModels) -> Symbols:
+    def decode(self, index: TableNumbers, models: CoderModels) -> Symbols:
         """Decode ``len(index)`` symbols of the given tables.
 
         Raises:
@@ -134,9 +139,9 @@ class SymbolDecoder:
         return int(self._decoder.decode(_model.Uniform(size), 1)[0])
 
 
-def _group(index: NDArray[np.intp]) -> tuple[NDArray[np.intp], list[tuple[int, slice]]]:
+def _group(index: TableNumbers) -> tuple[NDArray[np.intp], list[tuple[int, slice]]]:
     """Return the order that sorts symbols by table, and each table's run in it."""
     order = np.argsort(index, kind="stable")
-    numbers, starts = np.unique(index[order], return_index=True)
-    ends = np.append(starts, len(index))[1:]
-    return order, [(int(n), slice(int(a), int(b))) for n, a, b in zip(numbers, starts, ends, strict=True)]
+    grouped = index[order]
+    bounds = [0, *(np.flatnonzero(grouped[1:] != grouped[:-1]) + 1).tolist(), len(index)]
+    return order, [(int(grouped[a]), slice(a, b)) for a, b in pairwise(bounds) if a < b]

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from shared.codec.entropy.backend import Maps
 from shared.codec.entropy.integer import IntegerLayer, Integers, Rescale
 from shared.codec.entropy.program import EntropyProgram, Layers
 
@@ -28,7 +29,7 @@ class TorchBackend:
         """See `EntropyBackend.hyper`."""
         return self._integers(self._run(self.program.hyper, self._rescale(self._tensor(z), self.program.z_input)))
 
-    def anchor(self, index: int, hyper: Integers, earlier: Integers) -> tuple[Integers, Integers, Integers]:
+    def anchor(self, index: int, hyper: Maps, earlier: Integers) -> tuple[Integers, Integers, Integers]:
         """See `EntropyBackend.anchor`."""
         part = self.program.parts[index]
         context = self._tensor(hyper)
@@ -38,7 +39,7 @@ class TorchBackend:
         scales, means = self._run(part.anchor, torch.cat((channel, context), 1)).chunk(2, 1)
         return self._integers(scales), self._integers(means), self._integers(channel)
 
-    def nonanchor(self, index: int, hyper: Integers, channel: Integers, anchors: Integers) -> tuple[Integers, Integers]:
+    def nonanchor(self, index: int, hyper: Maps, channel: Maps, anchors: Integers) -> tuple[Integers, Integers]:
         """See `EntropyBackend.nonanchor`."""
         part = self.program.parts[index]
         local = self._run(part.local, self._rescale(self._tensor(anchors), self.program.y_input))
@@ -46,7 +47,7 @@ class TorchBackend:
         scales, means = self._run(part.nonanchor, inputs).chunk(2, 1)
         return self._integers(scales), self._integers(means)
 
-    def _tensor(self, values: Integers) -> Tensor:
+    def _tensor(self, values: Maps) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self.device).contiguous(memory_format=self.format)
 
     @staticmethod
