@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from receiver.arithmetic import arithmetic
 from receiver.blending import blended
 from receiver.layer_reader import ReadPicture
 from receiver.networks import ReceiverNetworks
 from receiver.noise import NoiseSource
 from receiver.painting import decode_tiles
 from receiver.samplers import sample
-from receiver.settings import DecoderSettings, arithmetic
+from receiver.settings import DecoderSettings
 from receiver.tiles import map_tiles
 from shared.codec.bundle import Bundle
 from shared.codec.interfaces import Pixels

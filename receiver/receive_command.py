@@ -11,15 +11,16 @@ from typing import Annotated
 
 import typer
 
+from receiver import decode_options as options
 from receiver.archive import Archive
 from receiver.daemon import Receiver, ReceiverConfig
-from receiver.engine import LocalEngine
+from receiver.engine import Engine, LocalEngine
 from receiver.listeners import Listeners
 from receiver.progress import ConsoleReporter, link_summary, show_live
-from shared.codec.interfaces import PictureDecoder
 from shared.errors import UsageError
 from shared.link.config import LinkConfig
 from shared.link.station import Station
+from shared.picture import MAX_PIXELS
 
 
 class EngineKind(StrEnum):
@@ -38,7 +39,7 @@ def receive(
     ] = None,
     engine: Annotated[EngineKind, typer.Option(help="What decodes.")] = EngineKind.LOCAL,
     device: Annotated[str, typer.Option(help="Where it decodes: auto, cpu or cuda.")] = "auto",
-    steps: Annotated[int | None, typer.Option(min=0, help="Steps of diffusion; by default the bundle's own.")] = None,
+    steps: options.Steps = None,
     bundle: Annotated[str, typer.Option(metavar="NAME", help="Bundle to decode with, name or folder.")] = "pocket",
     settle: Annotated[
         float, typer.Option(min=0.0, metavar="S", help="Decode an incomplete picture after S seconds without news.")
@@ -49,6 +50,21 @@ def receive(
         typer.Option(min=0.0, metavar="S", help="End after S seconds without packets, once all is decoded."),
     ] = None,
     max_megapixels: Annotated[float, typer.Option(min=0.01, help="Largest picture to decode.")] = 64.0,
+    warm_up: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WxH", help="Compile and capture for pictures of this size at the start; repeatable."),
+    ] = None,
+    sampler: options.Sampler = None,
+    start: options.Start = None,
+    strength: options.Strength = options.DecodeOptions.strength,
+    prompt: options.Prompt = None,
+    colour: options.ColourOption = options.ColourChoice.NONE,
+    precision: options.PrecisionOption = options.PrecisionChoice.AUTO,
+    compile: options.Compile = False,
+    batch: options.Batch = None,
+    tile: options.Tile = options.DecodeOptions.tile,
+    overlap: options.Overlap = options.DecodeOptions.overlap,
+    paper: options.Paper = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="Accept packets that are not sealed.")] = False,
 ) -> None:
     """Receive pictures: archive their layers, show previews at once, paint the pictures, until stopped (Ctrl-C).
@@ -59,18 +75,30 @@ def receive(
         raise UsageError("links are not sealed yet in this version; pass --insecure to accept packets from anyone")
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device {device!r} is none; give auto, cpu or cuda")
+    how = options.DecodeOptions(
+        steps, sampler, start, strength, prompt, colour, precision, compile, batch, tile, overlap, paper
+    )
+    sizes = [_size(text) for text in warm_up or ()]
+    # What is archived says its number of steps, so that of the paper is named too.
     config = ReceiverConfig(
-        settle=settle, full=full, steps=steps, until_idle=until_idle, largest=int(max_megapixels * 1_000_000)
+        settle=settle,
+        full=full,
+        steps=how.settings("cpu").steps,
+        until_idle=until_idle,
+        largest=int(max_megapixels * 1_000_000),
     )
     reporter = ConsoleReporter()
     reporter.warning("INSECURE: packets are neither sealed nor authenticated; anyone who reaches the port can send")
 
-    def load() -> PictureDecoder:
+    def load() -> LocalEngine:
         # Imported only here: torch takes seconds, and wrong usage should be told at once.
+        import torch
+
         from receiver.decoder import TorchDecoder
         from shared.codec.bundle import find_bundle
 
-        return TorchDecoder(find_bundle(bundle), device=device)
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        return LocalEngine(TorchDecoder(find_bundle(bundle), chosen, how.settings(chosen)), sizes)
 
     ended = run_station(listen, archive, index, config, load, reporter)
     if not ended:
@@ -85,7 +113,7 @@ def run_station(
     archive: str,
     index: str | None,
     config: ReceiverConfig,
-    load: Callable[[], PictureDecoder],
+    load: Callable[[], Engine],
     reporter: ConsoleReporter,
 ) -> bool:
     """Run a station until SIGTERM, SIGINT or its idle time, and print a summary.
@@ -95,7 +123,7 @@ def run_station(
         archive: folder or fsspec URL.
         index: SQLAlchemy URL, None for the archive's own.
         config: settings of the receiver.
-        load: makes the decoder.
+        load: makes the engine.
         reporter: where lines go.
 
     Returns:
@@ -112,13 +140,13 @@ async def _run(
     archive_url: str,
     index_url: str | None,
     config: ReceiverConfig,
-    load: Callable[[], PictureDecoder],
+    load: Callable[[], Engine],
     reporter: ConsoleReporter,
 ) -> bool:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    decoder = load()
-    archive = Archive(archive_url, index_url=index_url, bundle_id=decoder.bundle_id)
+    engine = load()
+    archive = Archive(archive_url, index_url=index_url, bundle_id=engine.bundle_id)
     try:
         listeners = await Listeners.open(listen)
     except BaseException:
@@ -127,7 +155,7 @@ async def _run(
     receiver = Receiver(
         config,
         archive=archive,
-        engine=LocalEngine(decoder),
+        engine=engine,
         station=Station(LinkConfig(), now=loop.time()),
         listeners=listeners,
         report=reporter,
@@ -135,7 +163,7 @@ async def _run(
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    reporter.line(f"listening on {listeners.url}, archive {archive_url}, bundle {decoder.bundle_id.hex()}")
+    reporter.line(f"listening on {listeners.url}, archive {archive_url}, bundle {engine.bundle_id.hex()}")
     live = asyncio.create_task(show_live(receiver, reporter)) if reporter.live else None
     try:
         ended = await receiver.run(stop)
@@ -147,3 +175,11 @@ async def _run(
     reporter.line(f"received {receiver.status.summary()}")
     reporter.line(link_summary(receiver))
     return ended
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read a picture size, as in 1920x1080."""
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and 0 < int(width) * int(height) <= MAX_PIXELS):
+        raise UsageError(f"--warm-up {text}: give width and height in pixels, as in 1920x1080")
+    return int(width), int(height)

@@ -1,18 +1,15 @@
-"""How a decoder decodes: sampler, precision, batches, tiles, and what goes beyond the paper."""
+"""How a decoder decodes: sampler, precision, batches, tiles, and what goes beyond the paper. Loads no torch."""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
-from shared.codec.nets.ddpm import TRAINING_STEPS
+from receiver.sampling import PURE_NOISE
 from shared.errors import UsageError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Colour = Literal["none", "wavelet", "adain"]
 
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TILE_MULTIPLE = 8
 """Tiles are multiples of so many latent positions, so that every level of a UNet halves evenly."""
 
@@ -59,8 +56,8 @@ class DecoderSettings:
         """Check the values."""
         if self.steps is not None and self.steps < 0:
             raise UsageError("--steps must be 0 (preview) or more")
-        if self.start is not None and not 0 <= self.start < TRAINING_STEPS:
-            raise UsageError(f"--start {self.start}: give 0 to {TRAINING_STEPS - 1} (pure noise)")
+        if self.start is not None and not 0 <= self.start <= PURE_NOISE:
+            raise UsageError(f"--start {self.start}: give 0 to {PURE_NOISE} (pure noise)")
         if not 0 <= self.strength <= 10:
             raise UsageError(f"--strength {self.strength:g}: give 0 (the prior alone) to 10; 1 is what was trained")
         if self.batch < 1:
@@ -76,31 +73,8 @@ class DecoderSettings:
 
         It is the reference that faster ways are measured against.
         """
-        return cls(
-            steps=50, sampler="ddpm", start=TRAINING_STEPS - 1, precision="fp32", channels_last=False, compile=False
-        )
+        return cls(steps=50, sampler="ddpm", start=PURE_NOISE, precision="fp32", channels_last=False, compile=False)
 
     def exact(self) -> "DecoderSettings":
         """Return the same in float32 and eagerly: what a picture is decoded with again whose latents overflowed."""
         return dataclasses.replace(self, precision="fp32", compile=False, batch=1)
-
-
-def arithmetic(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type that networks run in.
-
-    Args:
-        precision: as in `DecoderSettings`.
-        device: where they run.
-    """
-    if precision != "auto":
-        return DTYPES[precision]
-    return torch.bfloat16 if _has_bfloat16_units(device) else torch.float32
-
-
-def _has_bfloat16_units(device: torch.device) -> bool:
-    if device.type == "cuda":
-        # From compute capability 8.0 (Ampere) on; older ones emulate it slowly.
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    # oneDNN accepts bfloat16 on any AVX-512 processor, but is no faster there than in float32.
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return device.type == "cpu" and bool(capabilities.get("avx512_bf16"))

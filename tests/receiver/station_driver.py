@@ -4,6 +4,7 @@ import os
 import sys
 
 from receiver.daemon import ReceiverConfig
+from receiver.engine import LocalEngine
 from receiver.progress import ConsoleReporter
 from receiver.receive_command import run_station
 from tests.receiver.fake_decoder import FakeDecoder
@@ -13,6 +14,6 @@ if __name__ == "__main__":
     idle = float(sys.argv[4]) if len(sys.argv) > 4 else None
     config = ReceiverConfig(settle=0.5, until_idle=idle, retry_after=0.2, close_timeout=0.5)
     decoder = FakeDecoder(seconds=float(seconds))
-    if not run_station([url], archive, None, config, lambda: decoder, ConsoleReporter()):
+    if not run_station([url], archive, None, config, lambda: LocalEngine(decoder), ConsoleReporter()):
         sys.stdout.flush()
         os._exit(0)
