@@ -128,15 +128,14 @@ class LatentDiffusion:
         Raises:
             NonFiniteError: if the decoder's output has values that are not finite.
         """
-        decoder = self._networks.decoder
-
-        def decode(part: Tensor) -> Tensor:
-            picture: Tensor = decoder(part.to(self.dtype, memory_format=self._format))
-            return picture.float()
-
         halo = self._networks.decoder_halo
         overlap = min(self._settings.overlap, tile // 2)
-        return decode_tiles(decode, latent, tile=tile, overlap=overlap, height=height, width=width, halo=halo)
+        return decode_tiles(self.decode_part, latent, tile=tile, overlap=overlap, height=height, width=width, halo=halo)
+
+    def decode_part(self, latent: Tensor) -> Tensor:
+        """Decode a latent of a tile's size, ``1 x C x h x w``, to a picture in [-1, 1], float32 ``1 x 3 x 8h x 8w``."""
+        picture: Tensor = self._networks.decoder(latent.to(self.dtype, memory_format=self._format))
+        return picture.float()
 
     def _model(self, weights: WeightSet) -> NoiseModel:
         """Return the noise model of a weight set: float32 in and out, whatever it computes in."""
