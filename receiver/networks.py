@@ -20,6 +20,7 @@ from shared.codec.nets.lfgcm import LfgcmConfig
 from shared.codec.nets.lfgcm_synthesis import LfgcmSynthesis
 from shared.codec.nets.pocket import PocketConfig, PocketSynthesis
 from shared.codec.nets.vae_decoder import VaeDecoder
+from shared.codec.nets.vae_keys import linear_weight, modern_vae_name
 from shared.codec.weight_set import WeightSet
 from shared.errors import PinholeError, UsageError
 
@@ -215,12 +216,21 @@ def _context(bundle: Bundle, prompt: str | None, width: int) -> Tensor:
     return context
 
 
-def _tensors(path: Path, bundle: str, wanted: Mapping[str, object] | None = None) -> dict[str, Tensor]:
-    """Read the tensors of a file, or only those that are wanted and there: it may hold more than the receiver needs."""
+def _tensors(path: Path, bundle: str, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Read the tensors of a file, or only those that are wanted and there.
+
+    A file that a bundle refers to holds more than the receiver needs, and may have names and shapes of an older diffusers.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            names = [name for name in file.keys() if wanted is None or name in wanted]  # noqa: SIM118 (no mapping)
-            return {name: file.get_tensor(name) for name in names}
+            names = {modern_vae_name(name): name for name in file.keys()}  # noqa: SIM118 (no mapping)
+            if wanted is None:
+                return {name: file.get_tensor(stored) for name, stored in names.items()}
+            return {
+                name: linear_weight(file.get_tensor(stored), tuple(wanted[name].shape))
+                for name, stored in names.items()
+                if name in wanted
+            }
     except (OSError, SafetensorError, ValueError) as error:
         raise PinholeError(
             f"bundle {bundle}: {path.name} is no safetensors file ({error}); install it again"

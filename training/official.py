@@ -17,11 +17,9 @@ from shared.codec.nets.lfgcm import Lfgcm, LfgcmConfig
 from shared.codec.nets.lfgcm_keys import derived_entries, modern_key, official_keys
 from shared.codec.nets.unet_keys import unet_keys
 from shared.errors import PinholeError
+from training.official_config import CONTROL, EMA, LFGCM, PROMPT, SCHEDULE, UNET, VAE, unet_config
 
-_LFGCM, _UNET, _CONTROL = "preprocess_model.", "model.diffusion_model.", "control_model."
-_OTHER_PARTS = ("first_stage_model.", "cond_stage_model.", "model_ema.")
-_SCHEDULE = ("alphas_cumprod", "betas", "log_one_minus_", "logvar", "lvlb_weights", "posterior_", "sqrt_")
-"""Buffers of LDM's training schedule, which `SpacedDdpm` computes."""
+_OTHER_PARTS = (VAE, PROMPT, EMA)
 _SHOWN = 8
 """At most so many keys of one kind are named in an error."""
 
@@ -41,29 +39,14 @@ def build_control(config: Mapping[str, Any]) -> tuple[UNet2DConditionModel, Cont
     Args:
         config: mapping with model_channels, channel_mult, num_res_blocks, attention_resolutions, context_dim,
             control_model_ratio, num_head_channels_base, num_head_channels_control, use_linear_in_transformer and
-            transformer_depth; in_channels, 4 if absent, is the channels of latent and content.
+            transformer_depth; in_channels, 4 if absent, is the channels of latent and content, and norm_num_groups, 32
+            if absent, the groups of the UNet's normalisations.
 
     Raises:
         PinholeError: if an entry is absent or the numbers contradict one another.
     """
     try:
-        widths = tuple(int(config["model_channels"]) * int(m) for m in config["channel_mult"])
-        attention = [2**level in config["attention_resolutions"] for level in range(len(widths))]
-        head = int(config["num_head_channels_base"])
-        channels = int(config.get("in_channels", 4))
-        unet = UNet2DConditionModel(
-            in_channels=channels,
-            out_channels=channels,
-            block_out_channels=widths,
-            down_block_types=tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attention),
-            up_block_types=tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)),
-            layers_per_block=int(config["num_res_blocks"]),
-            cross_attention_dim=int(config["context_dim"]),
-            # In diffusers this parameter is the number of heads, whatever its name says.
-            attention_head_dim=tuple(max(1, width // head) for width in widths),
-            use_linear_projection=bool(config["use_linear_in_transformer"]),
-            transformer_layers_per_block=int(config["transformer_depth"]),
-        )
+        unet = UNet2DConditionModel(**unet_config(config))
         ratio, head_control = float(config["control_model_ratio"]), int(config["num_head_channels_control"])
     except (KeyError, TypeError, ValueError) as error:
         raise PinholeError(f"control config: entry missing or unusable ({error}); give official info.json") from error
@@ -84,7 +67,7 @@ def load_lfgcm(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> L
         PinholeError: if keys are missing, unknown or doubled, shapes do not fit the configuration, or constants are not
             those that our code takes for granted.
     """
-    state = _part(state_dict, {_LFGCM: ""}, others=(_UNET, _CONTROL, *_OTHER_PARTS, *_SCHEDULE))
+    state = _part(state_dict, {LFGCM: ""}, others=(UNET, CONTROL, *_OTHER_PARTS, *SCHEDULE))
     state = _unique((modern_key(name), name, value) for name, value in state.items())
     model = build_lfgcm(config)
     derived = derived_entries()
@@ -113,15 +96,39 @@ def load_control(
     Raises:
         PinholeError: if keys are missing, unknown or doubled, or shapes do not fit the configuration.
     """
-    prefixes = {_UNET: _UNET, _CONTROL: _CONTROL}
-    state = _part(state_dict, prefixes, others=(_LFGCM, *_OTHER_PARTS, *_SCHEDULE))
+    prefixes = {UNET: UNET, CONTROL: CONTROL}
+    state = _part(state_dict, prefixes, others=(LFGCM, *_OTHER_PARTS, *SCHEDULE))
     unet, control = build_control(config)
-    base_names = {f"{_UNET}{theirs}": ours for theirs, ours in unet_keys(unet).items()}
-    control_names = {f"{_CONTROL}{theirs}": ours for theirs, ours in control_keys(control).items()}
+    base_names = {f"{UNET}{theirs}": ours for theirs, ours in unet_keys(unet).items()}
+    control_names = {f"{CONTROL}{theirs}": ours for theirs, ours in control_keys(control).items()}
     _check_names(state, {*base_names, *control_names})
     _load(unet, state, base_names)
     _load(control, state, control_names)
     return unet.eval().requires_grad_(False), control.eval()
+
+
+def load_control_module(
+    state_dict: Mapping[str, Tensor], unet: UNet2DConditionModel, config: ControlConfig
+) -> ControlModule:
+    """Load a control module alone, for a UNet that came from elsewhere.
+
+    Args:
+        state_dict: official tensors with ``control_model.``; other parts may stand beside. float16 becomes float32.
+        unet: the base; only its shape is looked at, so it may be on the "meta" device.
+        config: the module's shape, as `training.official_config.infer_control_widths` finds it.
+
+    Returns:
+        The module in evaluation mode.
+
+    Raises:
+        PinholeError: if keys are missing, unknown or doubled, or shapes do not fit the configuration.
+    """
+    state = _part(state_dict, {CONTROL: CONTROL}, others=(LFGCM, UNET, *_OTHER_PARTS, *SCHEDULE))
+    control = ControlModule(unet, config)
+    names = {f"{CONTROL}{theirs}": ours for theirs, ours in control_keys(control).items()}
+    _check_names(state, set(names))
+    _load(control, state, names)
+    return control.eval()
 
 
 def spaced_ddpm(num_steps: int) -> SpacedDdpm:
