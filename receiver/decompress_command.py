@@ -107,13 +107,13 @@ def decompress(
     outputs = output_paths(inputs, output, ".png")
     for path in outputs:
         check_writable_format(path)
-    how.settings("cpu")  # wrong usage is told before torch takes its seconds
+    how.settings()  # wrong usage is told before torch takes its seconds
 
     torch_device = _device(device)
     from receiver.decoder import TorchDecoder
     from shared.codec.bundle import find_bundle
 
-    decoder = TorchDecoder(find_bundle(bundle), torch_device, how.settings(torch_device))
+    decoder = TorchDecoder(find_bundle(bundle), torch_device, how.settings())
     if decompress_files(decoder, inputs, outputs, settings, Console()):
         raise typer.Exit(1)
 

@@ -219,7 +219,7 @@ def _context(bundle: Bundle, prompt: str | None, width: int) -> Tensor:
 def _tensors(path: Path, bundle: str, wanted: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Read the tensors of a file, or only those that are wanted and there.
 
-    A file that a bundle refers to holds more than the receiver needs, and may have names and shapes of an older diffusers.
+    A file that a bundle refers to holds more than the receiver needs, perhaps under the names of an older diffusers.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -83,7 +83,7 @@ def receive(
     config = ReceiverConfig(
         settle=settle,
         full=full,
-        steps=how.settings("cpu").steps,
+        steps=how.settings().steps,
         until_idle=until_idle,
         largest=int(max_megapixels * 1_000_000),
     )
@@ -98,7 +98,7 @@ def receive(
         from shared.codec.bundle import find_bundle
 
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        return LocalEngine(TorchDecoder(find_bundle(bundle), chosen, how.settings(chosen)), sizes)
+        return LocalEngine(TorchDecoder(find_bundle(bundle), chosen, how.settings()), sizes)
 
     ended = run_station(listen, archive, index, config, load, reporter)
     if not ended:

@@ -22,7 +22,11 @@ from shared.codec.interfaces import Pixels
 from shared.errors import PinholeError, UsageError
 
 FULL_SCALE = 32.0
-"""Standard deviation in levels that the map shows as white, the same for every picture so that maps compare."""
+"""Standard deviation in levels that the map shows as white, the same for every picture so that maps compare.
+
+Grey rises with the square root, ``grey = 255 * sqrt(deviation / FULL_SCALE)``: few levels of spread are the rule and
+must be seen, tens of levels happen and must not all be white. Grey 64 is 2 levels, 128 is 8.
+"""
 
 _SEED_BITS = 63
 # Weights of sRGB's primaries (ITU-R BT.709), on the bytes as they are, which is luma and not luminance.
@@ -54,10 +58,10 @@ class Uncertainty:
         return float(self.deviation.mean(dtype=np.float64))
 
     def picture(self) -> NDArray[np.uint8]:
-        """Return the map as grey bytes ``height x width``: black 0, white `FULL_SCALE` levels and above, linear."""
+        """Return the map as grey bytes ``height x width``: black 0, white `FULL_SCALE` levels and above (see there)."""
         grey = np.empty(self.deviation.shape, np.uint8)
         for rows in _strips(self.deviation.shape):
-            grey[rows] = np.rint(self.deviation[rows] * (255.0 / FULL_SCALE)).clip(0, 255)
+            grey[rows] = np.rint(255 * np.sqrt(self.deviation[rows] / FULL_SCALE)).clip(0, 255)
         return grey
 
     def png(self, facts: Mapping[str, str] | None = None) -> bytes:
@@ -67,7 +71,7 @@ class Uncertainty:
             facts: further text chunks, see `encode_png`.
         """
         own = {
-            "pinhole:uncertainty-white": f"{FULL_SCALE:g} levels",
+            "pinhole:uncertainty-white": f"{FULL_SCALE:g} levels, square root scale",
             "pinhole:uncertainty-level": f"{self.level:.3f} levels",
             "pinhole:uncertainty-seeds": str(self.count),
         }

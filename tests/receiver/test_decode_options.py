@@ -1,13 +1,13 @@
 import pytest
 
-from receiver.decode_options import GPU_BATCH, ColourChoice, DecodeOptions, PrecisionChoice
+from receiver.decode_options import DEFAULT_BATCH, ColourChoice, DecodeOptions, PrecisionChoice
 from receiver.settings import DecoderSettings
 from shared.errors import UsageError
 
 
 def test_options_become_settings() -> None:
     options = DecodeOptions(4, "unipc", 499, 0.5, "storm", ColourChoice.ADAIN, PrecisionChoice.BF16, True, 2, 64, 8)
-    assert options.settings("cpu") == DecoderSettings(
+    assert options.settings() == DecoderSettings(
         steps=4,
         sampler="unipc",
         start=499,
@@ -22,20 +22,19 @@ def test_options_become_settings() -> None:
     )
 
 
-def test_a_gpu_takes_batches_unless_told_otherwise() -> None:
-    assert DecodeOptions().settings("cuda:1").batch == GPU_BATCH
-    assert DecodeOptions().settings("cpu").batch == 1
-    assert DecodeOptions(batch=9).settings("cuda").batch == 9
+def test_pictures_come_in_batches_unless_told_otherwise() -> None:
+    assert DecodeOptions().settings().batch == DEFAULT_BATCH
+    assert DecodeOptions(batch=9).settings().batch == 9
 
 
 def test_the_papers_way_is_a_reference_and_takes_no_changes() -> None:
-    paper = DecodeOptions(paper=True).settings("cuda")
+    paper = DecodeOptions(paper=True).settings()
     assert paper == DecoderSettings.paper()
     assert (paper.steps, paper.sampler, paper.start, paper.precision, paper.batch) == (50, "ddpm", 999, "fp32", 1)
     assert not paper.compile
     assert not paper.channels_last
     with pytest.raises(UsageError, match=r"--paper fixes.*leave out --steps, --sampler"):
-        DecodeOptions(steps=2, sampler="ddim", paper=True).settings("cpu")
+        DecodeOptions(steps=2, sampler="ddim", paper=True).settings()
 
 
 @pytest.mark.parametrize(
@@ -52,4 +51,4 @@ def test_the_papers_way_is_a_reference_and_takes_no_changes() -> None:
 )
 def test_values_out_of_range_are_named(options: DecodeOptions, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        options.settings("cpu")
+        options.settings()

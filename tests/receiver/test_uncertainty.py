@@ -65,8 +65,8 @@ def test_picture_of_many_rows_is_measured_like_its_parts() -> None:
 
 
 def test_scale_of_the_map_is_fixed() -> None:
-    deviation = np.array([[0, FULL_SCALE / 2, FULL_SCALE, 4 * FULL_SCALE]], np.float32)
-    np.testing.assert_array_equal(Uncertainty(deviation, 2).picture(), [[0, 128, 255, 255]])
+    deviation = np.array([[0, FULL_SCALE / 16, FULL_SCALE / 4, FULL_SCALE, 4 * FULL_SCALE]], np.float32)
+    np.testing.assert_array_equal(Uncertainty(deviation, 2).picture(), [[0, 64, 128, 255, 255]])
 
 
 def test_png_is_the_map_and_tells_scale_seeds_and_level() -> None:
@@ -74,7 +74,7 @@ def test_png_is_the_map_and_tells_scale_seeds_and_level() -> None:
     with Image.open(io.BytesIO(result.png({"pinhole:sender": "0000abcd"}))) as image:
         assert image.mode == "L"
         np.testing.assert_array_equal(np.asarray(image), result.picture())
-        assert image.info["pinhole:uncertainty-white"] == "32 levels"
+        assert image.info["pinhole:uncertainty-white"] == "32 levels, square root scale"
         assert image.info["pinhole:uncertainty-seeds"] == "3"
         assert image.info["pinhole:uncertainty-level"] == f"{result.level:.3f} levels"
         assert image.info["pinhole:sender"] == "0000abcd"
