@@ -46,7 +46,7 @@ COMMANDS: dict[str, Command] = {
         "training.evaluate_command:evaluate", "Measure bundles and other codecs on pictures; write a page.", "train"
     ),
     "train": Command("training.train_command:train", "Train a stage of a bundle, or a whole bundle.", "train"),
-    "bundle": Command("pinhole.bundle_command:app", "List, show and verify model bundles.", ""),
+    "bundle": Command("pinhole.bundle_command:app", "List, show, verify and import model bundles.", ""),
 }
 
 

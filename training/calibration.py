@@ -49,9 +49,9 @@ class Ranges:
         whole = self.symmetric(name)
         return np.clip(self._channels[name], whole * SMALLEST_SHARE, whole)
 
-    def before_gelu(self, name: str) -> float:
-        """Range that the grid before a GELU reaches."""
-        return KEPT_BEFORE_GELU * max(min(-self._low[name], GELU_FLOOR), self._high[name], 1e-3)
+    def before_gelu(self, name: str, kept: float = KEPT_BEFORE_GELU) -> float:
+        """Range that the grid before a GELU reaches, ``kept`` of what was seen."""
+        return kept * max(min(-self._low[name], GELU_FLOOR), self._high[name], 1e-3)
 
 
 @torch.no_grad()

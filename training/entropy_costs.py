@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shared.codec.entropy.coding import CHECK_BYTES, UNIT, LatentCoder
+from shared.codec.nets.entropy_parameters import EntropyParameters
+from shared.codec.nets.factorised_prior import FactorisedPrior
 from shared.codec.nets.likelihood import gaussian_likelihood
 from training.models import Codec, per_picture_bits
 
@@ -61,19 +63,39 @@ class EntropyCost:
         )
 
 
+@dataclass(frozen=True)
+class EntropyNetworks:
+    """What estimates the rate of latents in floating point.
+
+    Attributes:
+        entropy: means and scales of the latent.
+        prior: density of the hyper-latent.
+    """
+
+    entropy: EntropyParameters
+    prior: FactorisedPrior
+
+    @classmethod
+    def of(cls, model: "EntropyNetworks | Codec") -> "EntropyNetworks":
+        """Return those of a codec; the networks themselves as they are."""
+        if isinstance(model, EntropyNetworks):
+            return model
+        return cls(model.compression.entropy, model.compression.prior)
+
+
 @torch.no_grad()
-def float_terms(codec: Codec, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+def float_terms(model: EntropyNetworks | Codec, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Code latents by the float model with hard rounding.
 
     Args:
-        codec: the codec.
+        model: the networks, or the codec that has them.
         y: ``B x M x h x w``, its gain applied.
         z: ``B x N x h/4 x w/4``.
 
     Returns:
         ``(bits, error)``: bits of every picture, and the decoded latent's summed squared error, ``B`` each.
     """
-    model = codec.compression
+    model = EntropyNetworks.of(model)
     z_hat = model.prior.quantise(z)
     y_hat, scales, means = model.entropy.rate_terms(y, model.entropy.hyper(z_hat))
     bits = per_picture_bits(model.prior.likelihood(z_hat)) + per_picture_bits(
@@ -83,23 +105,29 @@ def float_terms(codec: Codec, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def measure_cost(
-    codec: Codec, coder: LatentCoder, quality: float, latents: Iterable[tuple[Floats, Floats]], patch: int = 256
+    model: EntropyNetworks | Codec,
+    coder: LatentCoder,
+    quality: float,
+    latents: Iterable[tuple[Floats, Floats]],
+    patch: int = 256,
 ) -> EntropyCost:
     """Code latents of pictures by the float model and by the integer path.
 
     Args:
-        codec: the codec whose entropy model makes the estimate.
+        model: networks that make the estimate, or the codec that has them.
         coder: the integer path.
         quality: named in the result.
-        latents: ``(y, z)`` of every picture, gain applied.
+        latents: ``(y, z)`` of every picture, gain applied, medians of z taken away.
         patch: pixels that one position of y stands for.
 
     Raises:
         ValueError: if there is no picture.
     """
     sums, pixels = np.zeros(6), 0
+    networks = EntropyNetworks.of(model)
     for y, z in latents:
-        bits, error = float_terms(codec, torch.from_numpy(y), torch.from_numpy(z))
+        whole_z = torch.from_numpy(z) + networks.prior.medians
+        bits, error = float_terms(networks, torch.from_numpy(y), whole_z)
         coded = coder.encode(y, z, b"")
         check = CHECK_BYTES * len(coded.payloads)
         written = sum(map(len, coded.payloads)) - check
@@ -108,8 +136,8 @@ def measure_cost(
         pixels += patch * y.shape[2] * y.shape[3]
     if not pixels:
         raise ValueError("no pictures to measure on")
-    model, ideal, actual, checks, integer_error, error = sums.tolist()
-    return EntropyCost(quality, pixels, model, ideal, actual, checks, integer_error / error)
+    floats, ideal, actual, checks, integer_error, error = sums.tolist()
+    return EntropyCost(quality, pixels, floats, ideal, actual, checks, integer_error / error)
 
 
 def mean_integer_cost(costs: Sequence[EntropyCost]) -> float:

@@ -20,7 +20,7 @@ from shared.codec.entropy.program import LATENT_BITS, SCALE_BITS
 from shared.codec.nets.entropy_parameters import EntropyParameters
 from shared.codec.nets.likelihood import round_straight_through
 from shared.errors import PinholeError
-from training.calibration import Ranges, Vector
+from training.calibration import KEPT_BEFORE_GELU, Ranges, Vector
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 PARAMETER_LIMIT = 1 << 17
@@ -112,13 +112,21 @@ class Grids:
             raise PinholeError(f"checkpoint holds no grids ({error!r}); run the quantise stage again") from error
 
 
-def plan_grids(model: EntropyParameters, ranges: Ranges) -> Grids:
-    """Choose all grids from the calibrated ranges."""
+def plan_grids(
+    model: EntropyParameters, ranges: Ranges, y_step: float = 2.0**-LATENT_BITS, kept: float = KEPT_BEFORE_GELU
+) -> Grids:
+    """Choose all grids from the calibrated ranges.
+
+    Args:
+        model: the entropy parameters.
+        ranges: of their activations on photographs.
+        y_step: step of the decoded latent as activations, at least 2^-4.
+        kept: share of the range before a GELU that its grid reaches.
+    """
     config = model.config
-    # The decoded latent keeps its own grid of 2^-4 and is clipped at 8: at low rates its contexts live of fractions,
-    # and at high rates a neighbour beyond 8 says no more than one of 8. The hyper-latent is whole: a power of two is
-    # exact.
-    y_step = 2.0**-LATENT_BITS
+    # By default the decoded latent keeps its own grid of 2^-4 and is clipped at 8: at low rates its contexts live of
+    # fractions, and at high rates a neighbour beyond 8 says no more than one of 8. The hyper-latent is whole (or a
+    # whole distance from its medians): a power of two is exact.
     z_step = max(2.0**-LATENT_BITS, 2.0 ** math.ceil(math.log2(ranges.symmetric("z") / 127)))
     layers: dict[str, LayerGrid] = {}
 
@@ -130,8 +138,8 @@ def plan_grids(model: EntropyParameters, ranges: Ranges) -> Grids:
                 continue
             place = f"{name}.{child}"
             if i + 1 < len(children):
-                before = ranges.before_gelu(place) / 127
-                after = max(ranges.before_gelu(place), 0.2) / 127
+                before = ranges.before_gelu(place, kept) / 127
+                after = max(ranges.before_gelu(place, kept), 0.2) / 127
                 layers[place] = LayerGrid(steps, np.full(conv.out_channels, before), -128, 127, after)
                 steps = np.full(conv.out_channels, after)
             elif outputs is None:

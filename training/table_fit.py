@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from shared.codec.entropy.coding import LatentCoder
 from shared.codec.entropy.program import LATENT_BITS
+from shared.codec.entropy.range_coder import TableNumbers
 from shared.codec.entropy.tables import TOTAL, CodingTables, SymbolTable, density_table, latent_tables, whole_counts
 from shared.codec.nets.factorised_prior import FactorisedPrior
 
@@ -25,15 +26,25 @@ PRIOR_SYMBOLS = 400.0
 """How many observed symbols the model's density weighs in a table."""
 
 Latents = tuple[NDArray[np.float32], NDArray[np.float32], float]
-"""y (gain applied) and z of one picture, before rounding, and how much its bits weigh against other pictures'."""
+"""y (gain applied) and z (medians taken away) of one picture, before rounding, and how much its bits weigh against
+other pictures'."""
 
 
-def model_tables(prior: FactorisedPrior) -> CodingTables:
-    """Tables of the model's own densities: Gaussians for the latent, the learned density for the hyper-latent."""
-    edges = torch.arange(-HYPER_REACH, HYPER_REACH + 2, dtype=torch.float64) - 0.5
-    mass = np.diff(prior.cdf(edges.expand(prior.channels, -1)).cpu().numpy(), axis=1)
-    hyper = tuple(density_table(row, -HYPER_REACH) for row in mass)
-    return CodingTables(hyper, *latent_tables(SMALLEST_SCALE, LARGEST_SCALE, SCALES))
+def model_tables(
+    prior: FactorisedPrior, largest_scale: float = LARGEST_SCALE, hyper_reach: int = HYPER_REACH
+) -> CodingTables:
+    """Tables of the model's own densities: Gaussians for the latent, the learned density for the hyper-latent.
+
+    Args:
+        prior: density of the hyper-latent; its symbols are whole distances from its medians.
+        largest_scale: largest standard deviation that has a table of its own.
+        hyper_reach: symbols of the hyper-latent beyond this magnitude are escapes.
+    """
+    edges = torch.arange(-hyper_reach, hyper_reach + 2, dtype=torch.float64) - 0.5
+    medians = prior.medians[:, :, 0].double().cpu()
+    mass = np.diff(prior.cdf(edges + medians).cpu().numpy(), axis=1)
+    hyper = tuple(density_table(row, -hyper_reach) for row in mass)
+    return CodingTables(hyper, *latent_tables(SMALLEST_SCALE, largest_scale, SCALES))
 
 
 def fit_tables(coder: LatentCoder, latents: Iterable[Latents]) -> CodingTables:
@@ -58,12 +69,12 @@ def fit_tables(coder: LatentCoder, latents: Iterable[Latents]) -> CodingTables:
 
 def _count(
     symbols: NDArray[np.int32],
-    index: NDArray[np.intp],
+    index: TableNumbers,
     tables: tuple[SymbolTable, ...],
     counts: list[NDArray[np.float64]],
     weight: float,
 ) -> None:
-    for number in np.unique(index):
+    for number in np.unique(index).tolist():
         table = tables[number]
         positions = symbols[index == number] - table.first
         outside = (positions < 0) | (positions >= table.symbols)

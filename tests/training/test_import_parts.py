@@ -1,0 +1,76 @@
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pinhole.bundle_command import _training
+from shared.errors import PinholeError
+from tests.training.paper_stand_ins import save_photographs
+from training.importing import probe
+from training.importing import run as importing
+from training.importing.photographs import cut_crops
+from training.importing.rates import rate_sources
+
+
+def test_a_missing_package_names_the_extra() -> None:
+    with (
+        pytest.raises(PinholeError, match=r"bundle import-official needs diffusers: install pinhole-link\[train\]"),
+        _training("import-official"),
+    ):
+        raise ModuleNotFoundError(name="diffusers")
+    with pytest.raises(ModuleNotFoundError), _training("import-official"):
+        raise ModuleNotFoundError(name="training.importing.nothing")
+
+
+def test_rates_are_named_by_argument_folder_or_file() -> None:
+    sources = rate_sources(["x/1_2_4/lc.ckpt", "weights/fine.ckpt", "best=a/lc.ckpt", "odd=name/1_2_8.ckpt"])
+    assert [source.name for source in sources] == ["1_2_4", "fine", "best", "odd"]
+    assert sources[3].path == Path("name/1_2_8.ckpt")
+    for wrong, said in ((["a/x.ckpt", "b/x.ckpt"], "would be called x"), ([], "add --lc"), (["ä ö.ckpt"], "no name")):
+        with pytest.raises(Exception, match=said):
+            rate_sources(wrong)
+
+
+@pytest.mark.parametrize("count", range(1, 13))
+def test_every_slice_has_its_layer(count: int) -> None:
+    layers = importing.layer_slices((8,) * count)
+    assert sum(layers) == count
+    assert len(layers) == min(4, count)
+    assert sorted(layers, reverse=True) == list(layers)
+    assert max(layers) - min(layers) <= 1
+    assert importing.layer_slices((8, 8, 8, 8, 16, 16, 32, 32, 96, 96)) == (4, 2, 2, 2)
+
+
+def test_crops_are_the_same_again_and_of_other_photographs(tmp_path: Path) -> None:
+    folder = save_photographs(tmp_path / "photographs", 8, 320)
+    crops, again = cut_crops(folder, 12), cut_crops(folder, 12)
+    assert (len(crops.fitted), len(crops.measured), crops.photographs) == (9, 3, 8)
+    pairs = zip((*crops.fitted, *crops.measured), (*again.fitted, *again.measured), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+    sides = {crop.shape[0] for crop in (*crops.fitted, *crops.measured)}
+    assert sides == {256, 320}
+    alone = cut_crops(save_photographs(tmp_path / "one", 1, 256), 2)
+    assert (len(alone.fitted), len(alone.measured), alone.photographs) == (1, 1, 1)
+
+
+class Echo(torch.nn.Module):
+    """Gives its input times a factor for a noise estimate."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor, self.config = factor, {"in_channels": 4}
+
+    def forward(self, x: Tensor, *_: Any) -> Any:
+        class Output(NamedTuple):
+            sample: Tensor
+
+        return Output(x * self.factor)
+
+
+@pytest.mark.parametrize(("factor", "correlation"), [(0.9, 1.0), (-0.1, -1.0), (0.0, 0.0)])
+def test_the_probe_tells_a_noise_estimate(monkeypatch: pytest.MonkeyPatch, factor: float, correlation: float) -> None:
+    monkeypatch.setattr(probe, "meta_unet", lambda config: Echo(factor))
+    assert probe.noise_correlation({}, {}, torch.zeros(1, 5, 12)) == pytest.approx(correlation, abs=1e-4)

@@ -1,0 +1,1 @@
+"""Import of official checkpoints: Stable Diffusion and one or several trained DiffEIC rates become one bundle."""
