@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from sender.devices import Device, DeviceOption, TileOption, open_encoder
+from sender.tiles import TILE
 from shared.codec.header import PictureHeader
 from shared.codec.interfaces import OperatingPoint, PictureEncoder, Pixels
 from shared.codec.pin import frame_bytes, write_pin
@@ -88,15 +90,16 @@ def compress(
     bpp: Annotated[float | None, typer.Option(metavar="B", help="Largest size in bits per pixel.")] = None,
     max_bytes: Annotated[int | None, typer.Option(metavar="N", help="Largest size of each file in bytes.")] = None,
     bundle: Annotated[str, typer.Option(metavar="NAME", help="Model bundle: its name or folder.")] = "pocket",
+    device: DeviceOption = Device.AUTO,
+    tile: TileOption = TILE,
 ) -> None:
     """Compress pictures to .pin files."""
     target = Target(quality, bpp, max_bytes)
     outputs = output_paths(inputs, output, ".pin")
 
-    from sender.encoder import OnnxEncoder
     from shared.codec.bundle import find_bundle
 
-    encoder = OnnxEncoder(find_bundle(bundle))
+    encoder = open_encoder(find_bundle(bundle), device, tile)
     failed = compress_files(encoder, inputs, outputs, target, Console())
     if failed:
         raise typer.Exit(1)

@@ -12,12 +12,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sender.devices import Device, DeviceOption, TileOption, open_encoder
 from sender.intake import Intake
 from sender.node import NodeCounters, NodeSettings, SenderNode
 from sender.progress import Progress, summary
 from sender.rate import RatePolicy, overhead_factor
 from sender.source import Source, WatchedFolder
 from sender.spool import Spool
+from sender.tiles import TILE
 from sender.units import format_rate, parse_rate
 from shared.codec.interfaces import PictureEncoder
 from shared.codec.quality import choose_quality
@@ -54,6 +56,8 @@ def send(
     repeats: Annotated[int, typer.Option(help="Simplex: times that everything is sent.")] = 1,
     insecure: Annotated[bool, typer.Option("--insecure", help="Send unsealed: anyone on the way can look.")] = False,
     bundle: Annotated[str, typer.Option(help="Bundle name or folder.")] = "pocket",
+    device: DeviceOption = Device.AUTO,
+    tile: TileOption = TILE,
     max_age: Annotated[
         float | None, typer.Option(help="Seconds after which a picture not yet being sent is given up.")
     ] = None,
@@ -74,10 +78,9 @@ def send(
     if max_age is not None and not max_age > 0:
         raise UsageError(f"--max-age must be greater than 0, not {max_age:g}")
     # The encoder's runtime takes a second to load; wrong usage is told before that.
-    from sender.encoder import OnnxEncoder
     from shared.codec.bundle import find_bundle
 
-    encoder = OnnxEncoder(find_bundle(bundle))
+    encoder = open_encoder(find_bundle(bundle), device, tile)
     if quality is not None:
         choose_quality(encoder.operating_points, quality)
     console.print("WARNING: the link is not sealed. Anyone on the way can read and forge pictures.", style="bold red")

@@ -23,6 +23,7 @@ import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,7 @@ MAX_PIXELS = 2**27
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 _SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 _WHITE = (255, 255, 255, 255)
+_STRIP = 2**21  # pixels that are converted at a time
 
 # Pillow warns of odd metadata and of sizes that are within our own limit; either would be a line about a picture that
 # was read well.
@@ -62,16 +64,21 @@ def load_picture(path: Path | str) -> Pixels:
             ``MAX_PIXELS`` or of a kind that has no defined look (see the module's table).
     """
     try:
-        data = Path(path).read_bytes()
+        # Reading as it is decoded keeps a large file out of memory.
+        with Path(path).open("rb") as file:
+            return _decode(file, str(path))
     except OSError as error:
         raise PinholeError(f"cannot read picture {path}: {error.strerror or error}") from error
-    return decode_picture(data, str(path))
 
 
 def decode_picture(data: bytes, name: str) -> Pixels:
     """Decode the content of a picture file; ``name`` says in errors which one. Otherwise like `load_picture`."""
+    return _decode(io.BytesIO(data), name)
+
+
+def _decode(file: IO[bytes], name: str) -> Pixels:
     try:
-        with Image.open(io.BytesIO(data), formats=_readable_formats()) as image:
+        with Image.open(file, formats=_readable_formats()) as image:
             width, height = image.size
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise PinholeError(
@@ -158,12 +165,24 @@ def _apply_orientation(image: Image.Image) -> None:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Pixels:
-    if image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM"):
-        return _grey_from_16_bits(image)
-    if image.mode in ("I", "F", "LAB"):
+    sixteen_bits = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM")
+    if not sixteen_bits and image.mode in ("I", "F", "LAB"):
         raise PinholeError(
             f"picture {name} has samples of type {image.mode}, whose white is not defined; convert it to 8 or 16 bits"
         )
+    convert = _grey_from_16_bits if sixteen_bits else _colour
+    rows = max(1, _STRIP // image.width)
+    if image.height <= rows:
+        return convert(image)
+    # Nothing here looks beyond a pixel, so strips give the same, and no second copy of a large picture is made.
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = convert(image.crop((0, top, image.width, bottom)))
+    return pixels
+
+
+def _colour(image: Image.Image) -> Pixels:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         flat = Image.alpha_composite(Image.new("RGBA", rgba.size, _WHITE), rgba).convert("RGB")

@@ -1,19 +1,24 @@
 """How Pinhole opens ONNX graphs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 
 from shared.errors import PinholeError
 
+CPU = "CPUExecutionProvider"
 
-def open_session(
-    graph: bytes, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",)
-) -> ort.InferenceSession:
+Provider = str | tuple[str, Mapping[str, Any]]
+"""Name of one of ONNX Runtime's execution providers, with its options where it has any."""
+
+
+def open_session(graph: bytes | Path, threads: int = 0, providers: Sequence[Provider] = (CPU,)) -> ort.InferenceSession:
     """Open a graph.
 
     Args:
-        graph: ONNX bytes.
+        graph: ONNX bytes, or a file of them: no second copy of the weights is in memory while that is opened.
         threads: threads within one operator; 0 takes every core.
         providers: ONNX Runtime's execution providers, the preferred one first.
 
@@ -28,7 +33,9 @@ def open_session(
     options.enable_cpu_mem_arena = False
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(graph, options, providers=list(providers))
+        return ort.InferenceSession(
+            graph if isinstance(graph, bytes) else str(graph), options, providers=list(providers)
+        )
     except Exception as error:  # ONNX Runtime's own exceptions share no base class
         reason = str(error).splitlines()[0][:120]
         raise PinholeError(

@@ -59,8 +59,7 @@ def pieces(length: int, tile: int, reach: int, unit: int = 1) -> list[Piece]:
     margin = -(-reach // unit) * unit
     bounds = [units * i // count * unit for i in range(count + 1)]
     return [
-        Piece(start, stop, max(0, start - margin), min(units * unit, stop + margin))
-        for start, stop in pairwise(bounds)
+        Piece(start, stop, max(0, start - margin), min(units * unit, stop + margin)) for start, stop in pairwise(bounds)
     ]
 
 

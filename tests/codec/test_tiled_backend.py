@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sender.encoder import OnnxEncoder
 from shared.codec.bundle import Bundle, find_bundle
 from shared.codec.entropy.backend import EntropyBackend, NumpyBackend
 from shared.codec.entropy.coding import LatentCoder
@@ -16,7 +18,9 @@ from shared.codec.entropy.onnx_backend import OnnxBackend
 from shared.codec.entropy.program import EntropyProgram, SliceProgram
 from shared.codec.entropy.tiled_backend import ProgramReach, TiledBackend
 from shared.codec.tiling import pieces
+from shared.picture import load_picture
 
+PHOTOGRAPH = Path(__file__).resolve().parents[2] / "sim" / "photographs" / "coffee.png"
 HYPER, SLICES = 3, (2, 3)
 
 
@@ -134,9 +138,7 @@ def test_the_pocket_program_gives_the_same_integers(bundle: Bundle) -> None:
 
 
 def test_a_stream_does_not_tell_the_tile(bundle: Bundle) -> None:
-    generator = np.random.default_rng(3)
-    y = generator.normal(0, 2, (1, sum(bundle.layout.slices), 24, 36)).astype(np.float32)
-    z = generator.normal(0, 2, (1, bundle.layout.hyper_channels, 6, 9)).astype(np.float32)
+    y, z = OnnxEncoder(bundle).latents(np.ascontiguousarray(load_picture(PHOTOGRAPH)[:384, :576]), 3)
     graphs = OnnxBackend(bundle.entropy_graphs())
     whole = LatentCoder(bundle.layout, bundle.tables(), graphs)
     tiled = LatentCoder(bundle.layout, bundle.tables(), TiledBackend(graphs, bundle.program, 12))

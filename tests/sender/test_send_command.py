@@ -38,10 +38,9 @@ REFUSED = [
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[int, str, BaseException | None]]:
     """The command with the fake encoder in the place of the bundle's."""
-    encoder, bundle = ModuleType("sender.encoder"), ModuleType("shared.codec.bundle")
-    encoder.OnnxEncoder = lambda bundle: FakeEncoder()  # type: ignore[attr-defined]
+    bundle = ModuleType("shared.codec.bundle")
     bundle.find_bundle = lambda name: name  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "sender.encoder", encoder)
+    monkeypatch.setattr("sender.send_command.open_encoder", lambda *arguments: FakeEncoder())
     monkeypatch.setitem(sys.modules, "shared.codec.bundle", bundle)
     app = typer.Typer()
     app.command()(send)

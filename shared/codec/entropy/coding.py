@@ -12,15 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.codec.entropy.backend import EntropyBackend
+from shared.codec.entropy.backend import EntropyBackend, Maps
 from shared.codec.entropy.integer import Integers
 from shared.codec.entropy.program import LATENT_BITS
 from shared.codec.entropy.range_coder import CoderModels, SymbolDecoder, SymbolEncoder, Symbols, TableNumbers
 from shared.codec.entropy.tables import CodingTables
 from shared.errors import CorruptDataError
+from shared.memory import release_free_memory
 
 UNIT = 1 << LATENT_BITS
 LARGEST_SYMBOL = (1 << 14) - 1
+LARGE = 1 << 14
+"""Positions of y, four million pixels, from which freed memory is given back between passes."""
 CHECK_BYTES = 2
 """Every layer ends with this many bytes of a CRC-32 over its decoded symbols."""
 
@@ -137,7 +140,7 @@ class LatentCoder:
         Args:
             fixed: y in units of 2^-4, ``1 x M x h x w``.
             z: symbols of z, ``1 x N x h/4 x w/4``.
-            y_hat: like ``fixed``; receives the decoded latent.
+            y_hat: zeros, like ``fixed``; receives the decoded latent.
         """
         return self._groups(lambda channels, mask: fixed[0, channels][:, mask], z, y_hat)
 
@@ -147,13 +150,12 @@ class LatentCoder:
             yield layer, self._quantised(passes, fixed, y_hat)
 
     def _quantised(self, passes: "Iterator[_Pass]", fixed: "_Fixed", y_hat: Integers) -> "Iterator[_Group]":
-        for channels, mask, scales, means in passes:
-            centre = means[0][:, mask]
+        for channels, mask, index, centre in passes:
             # Half a unit rounds up; the decoder never sees the difference.
             symbols = (fixed(channels, mask) - centre + UNIT // 2) >> LATENT_BITS
             np.clip(symbols, -LARGEST_SYMBOL, LARGEST_SYMBOL, out=symbols)
             y_hat[0, channels, mask] = ((symbols << LATENT_BITS) + centre).T
-            yield symbols.reshape(-1), self._latent_index(scales[0][:, mask])
+            yield symbols.reshape(-1), index
 
     def decode(self, payloads: Sequence[bytes], height: int, width: int, salt: bytes) -> tuple[Integers, Integers]:
         """Decode a prefix of a picture's layers; what is missing takes its predicted means.
@@ -182,10 +184,9 @@ class LatentCoder:
             if given:
                 decoder, expected = self._open(payloads[layer], layer)
             check = _check_start(salt, layer)
-            for channels, mask, scales, means in passes:
-                centre = means[0][:, mask]
+            for channels, mask, index, centre in passes:
                 if given:
-                    symbols = decoder.decode(self._latent_index(scales[0][:, mask]), self._latent_models)
+                    symbols = decoder.decode(index, self._latent_models)
                     check = zlib.crc32(symbols.astype("<i2").tobytes(), check)
                     centre = centre + (symbols.reshape(centre.shape) << LATENT_BITS)
                 y_hat[0, channels, mask] = centre.T
@@ -212,18 +213,29 @@ class LatentCoder:
         for layer in range(1, self.layout.layers):
             yield layer, self._passes(range(bounds[layer - 1], bounds[layer]), hyper, y_hat)
 
-    def _passes(self, slices: range, hyper: Integers, y_hat: Integers) -> "Iterator[_Pass]":
+    def _passes(self, slices: range, hyper: Maps, y_hat: Integers) -> "Iterator[_Pass]":
         offsets = np.cumsum((0, *self.layout.slices)).tolist()
         mask = anchor_mask(*y_hat.shape[2:])
         for i in slices:
             channels = slice(offsets[i], offsets[i + 1])
             scales, means, context = self.backend.anchor(i, hyper, y_hat[:, : offsets[i]])
-            yield channels, mask, scales, means
-            yield channels, ~mask, *self.backend.nonanchor(i, hyper, context, y_hat[:, channels] * mask)
+            index, centre = self._latent_index(scales[0][:, mask]), means[0][:, mask]
+            # The largest maps there are, and only half of each is of use.
+            del scales, means
+            _let_go(mask)
+            yield channels, mask, index, centre
+            del index, centre
+            # What is not an anchor of this slice is still zero.
+            scales, means = self.backend.nonanchor(i, hyper, context, y_hat[:, channels])
+            index, centre = self._latent_index(scales[0][:, ~mask]), means[0][:, ~mask]
+            del scales, means, context
+            _let_go(mask)
+            yield channels, ~mask, index, centre
+            del index, centre
 
 
-_Pass = tuple[slice, NDArray[np.bool_], Integers, Integers]
-"""Channels of y, positions, scales and means of one coding pass."""
+_Pass = tuple[slice, NDArray[np.bool_], TableNumbers, Integers]
+"""Channels of y, positions, and at these the numbers of the tables and the means (``channels x positions``)."""
 
 
 _Group = tuple[Symbols, TableNumbers]
@@ -237,6 +249,11 @@ _Fixed = Callable[[slice, NDArray[np.bool_]], Integers]
 def _smallest(numbers: NDArray[np.intp], count: int) -> TableNumbers:
     """Keep numbers of ``count`` tables in one byte where they fit: they are many, and bytes are sorted quickly."""
     return numbers.astype(np.min_scalar_type(count))
+
+
+def _let_go(mask: NDArray[np.bool_]) -> None:
+    if mask.size >= LARGE:
+        release_free_memory()
 
 
 def _check_start(salt: bytes, layer: int) -> int:

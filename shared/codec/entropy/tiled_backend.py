@@ -16,11 +16,12 @@ from shared.codec.entropy.backend import EntropyBackend, Maps
 from shared.codec.entropy.integer import IntegerLayer, Integers
 from shared.codec.entropy.program import EntropyProgram, Layers
 from shared.codec.tiling import Piece, tiles
+from shared.memory import release_free_memory
 
 MapType = np.dtype[np.signedinteger[Any]]
 
-TILE = 96
-"""Side of a tile in positions of y (1536 pixels): its maps take some ten MB, its margins a quarter of the work."""
+TILE = 64
+"""Side of a tile in positions of y (1024 pixels): its maps take some ten MB, its margins a third of the work."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ class _Collected:
     def __init__(self, rows: int, columns: int, types: Sequence[MapType]) -> None:
         self._size, self._types = (rows, columns), types
         self.maps: list[Maps] = []
+        release_free_memory()  # what the range coder took for the symbols before
 
     def paste(self, parts: Sequence[Maps], rows: Piece, columns: Piece) -> None:
         """Crop every map of one tile to the tile itself and put it in its place."""
@@ -163,6 +165,7 @@ class _Collected:
             ]
         for whole, part in zip(self.maps, parts, strict=True):
             whole[:, :, rows.core, columns.core] = part[:, :, rows.crop, columns.crop]
+        release_free_memory()
 
 
 def _cut(maps: Maps, rows: Piece, columns: Piece) -> Maps:

@@ -29,7 +29,8 @@ class SpacedDdpm:
     The whole schedule is float64; its numbers meet the samples in their own precision.
 
     Attributes:
-        timesteps: kept training timesteps, ascending from 0 to ``largest`` (one step: ``largest`` alone).
+        timesteps: kept training timesteps, ascending from 0 (unless ``trailing``) to ``largest`` (one step: ``largest``
+            alone).
         betas: noise variances between kept timesteps, float64 ``num_steps``.
         alphas_cumprod: share of signal variance left at the kept timesteps.
         posterior_variance: variance of the noise added on the way down to the timestep before.
@@ -38,18 +39,23 @@ class SpacedDdpm:
         num_steps: 1 to ``largest + 1``.
         largest: timestep that sampling starts from, up to 999. Below 999 the start is a latent noised to that
             timestep and not pure noise (RDEIC, Li et al. 2024, starts from the noised content variable at 299).
+        trailing: keep the last timesteps of ``num_steps`` equal parts (Lin et al. 2024, section 3.3) and not the evenly
+            spaced ones that the paper's code keeps, whose last step starts at timestep 0, where there is almost nothing
+            left to do.
 
     Raises:
         ValueError: if ``num_steps`` or ``largest`` is out of range.
     """
 
-    def __init__(self, num_steps: int, largest: int = TRAINING_STEPS - 1) -> None:
+    def __init__(self, num_steps: int, largest: int = TRAINING_STEPS - 1, *, trailing: bool = False) -> None:
         if not 0 <= largest < TRAINING_STEPS:
             raise ValueError(f"diffusion cannot start at timestep {largest}; give 0 to {TRAINING_STEPS - 1}")
         if not 1 <= num_steps <= largest + 1:
             raise ValueError(f"{num_steps} diffusion steps; give 1 to {largest + 1}")
-        stride = largest / max(num_steps - 1, 1)
-        self.timesteps = tuple(round(i * stride) for i in range(num_steps)) if num_steps > 1 else (largest,)
+        if trailing or num_steps == 1:
+            self.timesteps = tuple((i + 1) * (largest + 1) // num_steps - 1 for i in range(num_steps))
+        else:
+            self.timesteps = tuple(round(i * largest / (num_steps - 1)) for i in range(num_steps))
         self.alphas_cumprod = training_alphas_cumprod()[list(self.timesteps)]
         before = np.append(1.0, self.alphas_cumprod[:-1])
         self.betas = 1 - self.alphas_cumprod / before
