@@ -108,9 +108,7 @@ def test_a_graph_that_is_off_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
 
     assert checked_graph("guidance", Twice(2.0), PICTURES, [64], False).difference == 0
     monkeypatch.setattr(sender_graphs, "float_graph", wrong)
-    with pytest.raises(
-        PinholeError, match="graph guidance gives other numbers than torch: they differ by up to"
-    ):
+    with pytest.raises(PinholeError, match="graph guidance gives other numbers than torch: they differ by up to"):
         checked_graph("guidance", Twice(2.0), PICTURES, [64], False)
 
 
