@@ -1,5 +1,6 @@
 """The receiver's half of the codec: layers to a preview, and by diffusion to the full picture."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -119,6 +120,17 @@ class TorchDecoder:
     def overlaps(self) -> bool:
         """Whether painting one picture while the next is diffused gains anything: on a GPU, not on shared cores."""
         return self.device.type == "cuda"
+
+    def sampling(self, sampler: str, start: int) -> "TorchDecoder":
+        """Return a decoder with another sampler and start that shares this one's networks.
+
+        Raises:
+            UsageError: if there is no such sampler or start.
+        """
+        check_sampling(sampler, 1, start)
+        other = copy.copy(self)
+        other.sampler, other.start = sampler, start
+        return other
 
     def preview(self, layers: Sequence[bytes]) -> Pixels:
         """Decode without diffusion; see ``PictureDecoder.preview``."""

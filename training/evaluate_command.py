@@ -52,6 +52,14 @@ def evaluate(
     paper_start: Annotated[
         bool, typer.Option("--paper-start", help="Sweep over the step counts from pure noise too.")
     ] = False,
+    samplers: Annotated[
+        str,
+        typer.Option(metavar="NAMES", help="Sweep over the step counts with these samplers too, as in ddpm,unipc."),
+    ] = NONE,
+    starts: Annotated[
+        str,
+        typer.Option(metavar="T,...", help="Sweep over the step counts from these timesteps too, as in 199,499,999."),
+    ] = NONE,
     prefixes: Annotated[bool, typer.Option("--prefixes/--no-prefixes", help="Decode every layer prefix.")] = True,
     sweep_quality: Annotated[
         str, typer.Option(metavar="Q,...", help="Where steps and prefixes are swept: middle, all, or qualities.")
@@ -59,6 +67,9 @@ def evaluate(
     start: Annotated[
         int | None,
         typer.Option(metavar="T", help="Timestep that diffusion starts from, 999: noise.", show_default="the bundle's"),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What samples, unless swept over.", show_default="the bundle's")
     ] = None,
     protocol: Annotated[
         PictureProtocol,
@@ -87,7 +98,7 @@ def evaluate(
     Every byte of every file counts. What is measured is kept at once: the same command goes on where it was stopped,
     and does again only what another bundle, other pictures or other metrics ask for.
     """
-    wanted = _Wanted.read(quality, steps, sweep_quality, show_quality)
+    wanted = _Wanted.read(quality, steps, samplers, starts, sweep_quality, show_quality)
     errors = Console(stderr=True)
 
     def tell(line: str) -> None:
@@ -111,8 +122,10 @@ def evaluate(
         for name, place in map(_named, bundle or ["pocket"]):
             found = find_bundle(place)
             known = [float(point.quality) for point in found.operating_points]
-            sweep = Sweep(wanted.steps, paper_start, prefixes, wanted.swept(known))
-            bundles.append(BundleCandidate(found, name, wanted.qualities, sweep, device, start))
+            sweep = Sweep(
+                wanted.steps, paper_start, wanted.samplers, wanted.starts, prefixes, qualities=wanted.swept(known)
+            )
+            bundles.append(BundleCandidate(found, name, wanted.qualities, sweep, device, start, sampler))
         targets = [target.name for target in bundles[0].targets]
         if wanted.shown not in (None, *targets):
             raise UsageError(f"--show-quality {wanted.shown} is not measured; give one of {', '.join(targets)}")
@@ -162,17 +175,21 @@ class _Wanted:
     Attributes:
         qualities: None for every operating point.
         steps: step counts.
+        samplers: names.
+        starts: timesteps.
         sweep: qualities of the sweep, None for the middle one, empty for all.
         shown: the quality whose pictures are kept, None for the middle one.
     """
 
     qualities: tuple[float, ...] | None
     steps: tuple[int, ...]
+    samplers: tuple[str, ...]
+    starts: tuple[int, ...]
     sweep: tuple[float, ...] | None
     shown: str | None
 
     @classmethod
-    def read(cls, quality: str, steps: str, sweep: str, shown: str) -> "_Wanted":
+    def read(cls, quality: str, steps: str, samplers: str, starts: str, sweep: str, shown: str) -> "_Wanted":
         """Read the options.
 
         Raises:
@@ -181,6 +198,8 @@ class _Wanted:
         return cls(
             None if quality == ALL else _numbers(quality, float, "--quality"),
             () if steps == NONE else _numbers(steps, int, "--steps"),
+            () if samplers == NONE else tuple(samplers.split(",")),
+            () if starts == NONE else _numbers(starts, int, "--starts"),
             None if sweep == MIDDLE else () if sweep == ALL else _numbers(sweep, float, "--sweep-quality"),
             None if shown == MIDDLE else f"{_numbers(shown, float, '--show-quality')[0]:g}",
         )

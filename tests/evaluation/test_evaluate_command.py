@@ -2,6 +2,7 @@
 
 import csv
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 
 from pinhole.cli import run
 from receiver.decoder import TorchDecoder
+from receiver.settings import DecoderSettings
 from sender.encoder import OnnxEncoder
 from shared.codec.bundle import find_bundle
 from shared.codec.pin import pack_pin
 from shared.errors import UsageError
 from shared.picture import load_picture, save_picture
 from sim.metrics import psnr
-from training.evaluation.bundle_candidate import BundleCandidate, Sweep
+from training.evaluation.bundle_candidate import BundleCandidate, Recipe, Sweep
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "sim" / "photographs"
 
@@ -136,6 +138,11 @@ def test_a_damaged_picture_is_told_and_the_status_is_1(folder: Path, capsys: pyt
         (["--quality", "99"], "quality 99 is not in this bundle"),
         (["--steps", "2,5000", "--quality", "1"], "--steps 5000: bundle pocket starts at timestep"),
         (["--start", "1000"], "--start 1000: give 0 to 999"),
+        (["--starts", "199,1000"], "--starts 1000: give 0 to 999"),
+        (["--starts", "soon"], "--starts soon: give numbers"),
+        (["--starts", "9", "--steps", "11"], "--steps 11: one of --starts is at timestep 9; give 0 to 10"),
+        (["--samplers", "ddpm,pddm"], "there is no sampler pddm; give one of ddpm, ddim"),
+        (["--sampler", "pddm"], "there is no sampler pddm"),
         (["--sweep-quality", "2", "--quality", "1"], "sweep at quality 2, which is not measured"),
         (["--show-quality", "2", "--quality", "1"], "--show-quality 2 is not measured"),
         (["--peers", "MP3"], "there is no peer MP3"),
@@ -150,6 +157,25 @@ def test_wrong_usage_is_one_line_and_status_2(
     errors = capsys.readouterr().err.strip()
     assert message in " ".join(errors.split())
     assert len(errors.splitlines()) == 1
+
+
+def test_samplers_and_starts_are_swept_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--peers", "none", "--metrics", "PSNR", "--quality", "3", "--protocol", "as-is", "--limit", "1"]
+    swept = ["--samplers", "ddpm,unipc", "--starts", "99,999", "--steps", "3", "--no-prefixes", "--show", "0"]
+    out = folder.parent / "samplers"
+    assert run(["evaluate", str(folder), *options, *swept, "--device", "cpu", "-o", str(out)]) == 0
+    found = {row["variant"]: row["PSNR"] for row in rows_of(out / "results.csv")}
+    variants = [f"3 steps, {name}{start}" for name in ("ddpm", "unipc") for start in ("", ", from 99", ", from 999")]
+    assert set(found) == {"preview", "full", "3 steps", *variants}
+    # The bundle's own sampler is the paper's; all else paints another picture.
+    assert found["3 steps, ddpm"] == found["3 steps"]
+    assert len(set(found.values()) - {found["full"], found["preview"]}) == 6
+
+    # Every figure is that of the settings it names.
+    picture, bundle = load_picture(folder / "cup.png"), find_bundle("pocket")
+    decoder = TorchDecoder(bundle, "cpu", DecoderSettings(sampler="unipc", start=99))
+    decoded = decoder.decode(OnnxEncoder(bundle).encode(picture, 3), steps=3, seed=zlib.crc32(picture.tobytes()))
+    assert float(found["3 steps, unipc, from 99"]) == pytest.approx(psnr(picture, decoded), abs=1e-4)
 
 
 def test_an_absent_folder_or_bundle_is_one_line_and_status_1(
@@ -177,6 +203,11 @@ def test_a_bundles_variants_follow_the_sweep() -> None:
     assert [target.name for target in BundleCandidate(bundle, qualities=(1.51,)).targets] == ["1.5"]
     assert plain.version == BundleCandidate(bundle).version
     assert plain.version != BundleCandidate(bundle, start=999).version
+    assert plain.version != BundleCandidate(bundle, sampler="ddim").version
+    wide = BundleCandidate(bundle, qualities=(1,), sweep=Sweep(steps=(4,), samplers=("ddim",), starts=(50,)))
+    assert wide.targets[0].variants == ("preview", "full", "4 steps", "4 steps, ddim", "4 steps, ddim, from 50")
+    assert wide.recipe("4 steps, ddim, from 50") == Recipe(None, 4, "ddim", 50)
+    assert wide.recipe("4 steps") == Recipe(None, 4, "ddpm", bundle.manifest["diffusion"]["start"])
     changed = {**bundle.manifest, "files": {**bundle.manifest["files"], "receiver/decoder.safetensors": {}}}
     assert plain.version != BundleCandidate(type(bundle)(bundle.folder, changed)).version
     with pytest.raises(UsageError, match="not measured"):
