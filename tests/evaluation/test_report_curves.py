@@ -116,9 +116,12 @@ def test_one_dataset_at_a_time() -> None:
 
 
 def test_variants_are_understood() -> None:
-    assert steps_of("1 step") == (1, False)
-    assert steps_of("50 steps from noise") == (50, True)
-    assert steps_of("preview") == (0, False)
+    assert steps_of("1 step") == (1, "")
+    assert steps_of("50 steps from noise") == (50, "from noise")
+    assert steps_of("4 steps, dpm++sde, from 499") == (4, "dpm++sde, from 499")
+    assert steps_of("4 steps, euler-a") == (4, "euler-a")
+    assert steps_of("4 steps, from 499") == (4, "from 499")
+    assert steps_of("preview") == (0, "")
     assert steps_of("full") is None
     assert prefix_of("layers 2/4") == (2, 4, False)
     assert prefix_of("layers 2/4, full") == (2, 4, True)

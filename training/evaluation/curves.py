@@ -17,7 +17,7 @@ _PEER_ORDER = ("VVC", "HEVC", "AVIF", "JPEG XL", "WebP", "JPEG 2000", "JPEG")
 # A cell with fewer pictures than this share would shrink everybody's mean; it is left out and named instead.
 _LEAST_SHARE = 0.5
 
-_STEPS = re.compile(r"(\d+) steps?(?P<noise> from noise)?")
+_STEPS = re.compile(r"(\d+) steps?(?P<how> from noise|(, [a-z+-]+)?(, from \d+)?)")
 _PREFIX = re.compile(r"layers (\d+)/(\d+)(?P<full>, full)?")
 
 
@@ -48,12 +48,12 @@ def target_order(target: str) -> tuple[float, str]:
         return math.inf, target
 
 
-def steps_of(variant: str) -> tuple[int, bool] | None:
-    """Return the diffusion steps of a variant and whether it started from pure noise; None if it names no steps."""
+def steps_of(variant: str) -> tuple[int, str] | None:
+    """Return the diffusion steps of a variant, and sampler and start where it names them; None if it names no steps."""
     if variant == "preview":
-        return 0, False
+        return 0, ""
     match = _STEPS.fullmatch(variant)
-    return (int(match[1]), match["noise"] is not None) if match else None
+    return (int(match[1]), match["how"].strip(", ")) if match else None
 
 
 def prefix_of(variant: str) -> tuple[int, int, bool] | None:
