@@ -68,4 +68,6 @@ def test_pictures_of_an_imported_bundle_cross_a_real_link(tmp_path: Path) -> Non
         shown = load_picture(path)
         layers = [file.read_bytes() for file in sorted(path.parent.glob("layer-*.bin"))]
         key = PictureKey(int(path.parent.parent.name, 16), int(path.parent.name))
-        assert np.array_equal(decoder.decode(layers, steps=2, seed=key.seed), shown)
+        # The station diffused both at once, which may turn a value by a level.
+        apart = np.abs(decoder.decode(layers, steps=2, seed=key.seed).astype(int) - shown.astype(int))
+        assert apart.max() <= 1
