@@ -1,5 +1,6 @@
 """Latents to pictures on one device and in one arithmetic: content variable, diffusion, picture decoder."""
 
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -155,6 +156,8 @@ class LatentDiffusion:
             control = self._networks.steering(weights).control
             model: Callable[..., Tensor] = ControlledUnet(self._networks.unet, control, self._settings.strength)
             if self._settings.compile:
+                # Said of a version check inside diffusers, which always comes out the same.
+                warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
                 mode = "reduce-overhead" if self._device.type == "cuda" else "default"
                 model = torch.compile(model, dynamic=False, mode=mode)
             self._models[weights.name] = model
