@@ -74,7 +74,8 @@ def import_official(
         typer.Option(
             "--lc",
             metavar="[NAME=]FILE",
-            help="DiffEIC's lc.ckpt; once for each rate. Unnamed, a rate is called after its file or folder.",
+            help="DiffEIC's lc.ckpt, or a paper_codec run of `pinhole train`; once for each rate. Unnamed, a rate is "
+            "called after its file or folder.",
         ),
     ],
     calibrate: Annotated[

@@ -8,11 +8,15 @@ from torch import Tensor
 
 from pinhole.bundle_command import _training
 from shared.errors import PinholeError
+from tests.training.official_stand_ins import CONTROL_CONFIG, LFGCM_CONFIG, OVERRIDES, save_lc_checkpoint
 from tests.training.paper_stand_ins import save_photographs
+from training.checkpoints import save_checkpoint
 from training.importing import probe
 from training.importing import run as importing
+from training.importing.own_training import official_layout, own_checkpoint
 from training.importing.photographs import cut_crops
-from training.importing.rates import rate_sources
+from training.importing.rates import RateSource, load_rate, rate_sources
+from training.official import build_control, build_lfgcm
 
 
 def test_a_missing_package_names_the_extra() -> None:
@@ -74,3 +78,37 @@ class Echo(torch.nn.Module):
 def test_the_probe_tells_a_noise_estimate(monkeypatch: pytest.MonkeyPatch, factor: float, correlation: float) -> None:
     monkeypatch.setattr(probe, "meta_unet", lambda config: Echo(factor))
     assert probe.noise_correlation({}, {}, torch.zeros(1, 5, 12)) == pytest.approx(correlation, abs=1e-4)
+
+
+def test_a_run_of_our_own_training_is_a_rate_too(tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    lfgcm = build_lfgcm(LFGCM_CONFIG)
+    unet, control = build_control(CONTROL_CONFIG)
+    for parameter in control.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    weights = {f"lfgcm.{name}": value for name, value in lfgcm.state_dict().items()}
+    weights |= {f"control.{name}": value for name, value in control.state_dict().items()}
+    weights["context"] = torch.zeros(1, 2, 3)
+    run = tmp_path / "1_2_8"
+    run.mkdir()
+    save_checkpoint(run, {"stage": "paper_codec", "model": {}, "average": weights, "step": 3})
+    (source,) = rate_sources([str(run)])
+    assert source.name == "1_2_8"
+    for path in (run, run / "checkpoint.pt"):
+        loaded = load_rate(RateSource("x", path), unet, OVERRIDES)
+        for module, expected in ((loaded.lfgcm, lfgcm), (loaded.control, control)):
+            assert module.state_dict().keys() == expected.state_dict().keys()
+            assert all(torch.equal(value, expected.state_dict()[name]) for name, value in module.state_dict().items())
+    del weights["lfgcm.analysis.project.bias"]
+    with pytest.raises(PinholeError, match=r"missing lfgcm\.analysis\.project\.bias"):
+        official_layout(weights | {}, unet)
+    with pytest.raises(PinholeError, match=r"missing .*; unknown control\.surprise"):
+        official_layout(weights | {"control.surprise": torch.zeros(1)}, unet)
+
+
+def test_other_files_are_no_runs_of_our_own(tmp_path: Path) -> None:
+    assert own_checkpoint(save_lc_checkpoint(tmp_path / "lc.ckpt")) is None
+    assert own_checkpoint(tmp_path / "nothing.pt") is None
+    assert own_checkpoint(tmp_path) is None
+    save_checkpoint(tmp_path, {"stage": "codec", "average": {}})
+    assert own_checkpoint(tmp_path) is None

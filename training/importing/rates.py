@@ -1,4 +1,4 @@
-"""One trained rate: its LFGCM and control module out of an official checkpoint, checked to the last key."""
+"""One trained rate: its LFGCM and control module out of a checkpoint, official or our own, checked to the last key."""
 
 import re
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ from torch import Tensor
 from shared.codec.nets.control import ControlModule
 from shared.codec.nets.lfgcm import Lfgcm
 from shared.errors import PinholeError, UsageError
+from training.importing.own_training import official_layout, own_checkpoint
 from training.official import load_control_module, load_lfgcm
 from training.official_config import Overrides, infer_control_widths, infer_lfgcm_config
 from training.official_files import read_checkpoint_state
@@ -88,8 +89,11 @@ def load_rate(source: RateSource, unet: UNet2DConditionModel, overrides: Overrid
     Raises:
         PinholeError: if it cannot be read, or does not hold both parts in official shapes that fit the UNet.
     """
-    state = read_checkpoint_state(source.path)
+    own_training = own_checkpoint(source.path)
+    state = {} if own_training else read_checkpoint_state(source.path)
     try:
+        if own_training:
+            state = official_layout(own_training["average"], unet)
         lfgcm = load_lfgcm(state, infer_lfgcm_config(state, overrides)).requires_grad_(False)
         widths = infer_control_widths(state, unet.config, overrides)
         control = load_control_module(state, unet, widths).requires_grad_(False)
