@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from receiver.colour import check_method, correct_colour
-from receiver.latent_diffusion import LatentDiffusion
+from receiver.latent_diffusion import POSITIONS_PER_BLOCK, LatentDiffusion
 from receiver.layer_reader import LayerReader, ReadPicture
 from receiver.noise import PictureNoise
 from receiver.out_of_memory import MemoryLadder
-from receiver.painting import LATENT_BLOCK, NonFiniteError
+from receiver.painting import NonFiniteError
 from receiver.pictures import Painted, Stage
 from receiver.sampling import DEFAULT_SAMPLER, check_sampling
 from receiver.settings import DecoderSettings
@@ -44,7 +44,7 @@ class Task:
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the latent, 8 pixels a position."""
         rows, columns = self.picture.z.shape[-2:]
-        return 8 * rows, 8 * columns
+        return POSITIONS_PER_BLOCK * rows, POSITIONS_PER_BLOCK * columns
 
 
 @dataclass(frozen=True)
@@ -304,5 +304,4 @@ class TorchDecoder:
         def attempt(latents: Sequence[Tensor], tile: int) -> list[Pixels]:
             return [networks.pixels(one, header.height, header.width, tile) for one in latents]
 
-        assert latent.shape[-1] * LATENT_BLOCK >= header.width
         return self._painting.run(task.shape, [latent], attempt)[0]

@@ -206,7 +206,8 @@ def _context(bundle: Bundle, prompt: str | None, width: int) -> Tensor:
     if prompt is not None:
         file = f"receiver/prompts/{prompt}.safetensors"
     else:
-        file = next((f for f in ("receiver/context.safetensors",) if bundle.has(f)), "receiver/latent.safetensors")
+        own = "receiver/context.safetensors"
+        file = own if bundle.has(own) else "receiver/latent.safetensors"
     context = _tensors(bundle.path(file), bundle.name).get("context")
     if context is None or context.ndim != 3 or len(context) != 1 or context.shape[2] != width:
         shape = "none" if context is None else tuple(context.shape)

@@ -99,6 +99,10 @@ def test_a_run_of_our_own_training_is_a_rate_too(tmp_path: Path) -> None:
         for module, expected in ((loaded.lfgcm, lfgcm), (loaded.control, control)):
             assert module.state_dict().keys() == expected.state_dict().keys()
             assert all(torch.equal(value, expected.state_dict()[name]) for name, value in module.state_dict().items())
+    weights["lfgcm.analysis.project.bias"] = torch.full((LFGCM_CONFIG["M"],), torch.nan)
+    save_checkpoint(run, {"stage": "paper_codec", "average": weights})
+    with pytest.raises(PinholeError, match=r"1_2_8: .*lfgcm\.analysis\.project\.bias holds NaN"):
+        load_rate(source, unet, OVERRIDES)
     del weights["lfgcm.analysis.project.bias"]
     with pytest.raises(PinholeError, match=r"missing lfgcm\.analysis\.project\.bias"):
         official_layout(weights | {}, unet)

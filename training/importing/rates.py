@@ -14,7 +14,7 @@ from shared.errors import PinholeError, UsageError
 from training.importing.own_training import official_layout, own_checkpoint
 from training.official import load_control_module, load_lfgcm
 from training.official_config import Overrides, infer_control_widths, infer_lfgcm_config
-from training.official_files import read_checkpoint_state
+from training.official_files import check_tensors, read_checkpoint_state
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """Names of rates and prompts: they are folders and files of the bundle."""
@@ -93,7 +93,7 @@ def load_rate(source: RateSource, unet: UNet2DConditionModel, overrides: Overrid
     state = {} if own_training else read_checkpoint_state(source.path)
     try:
         if own_training:
-            state = official_layout(own_training["average"], unet)
+            state = official_layout(check_tensors(own_training["average"], "its averaged weights"), unet)
         lfgcm = load_lfgcm(state, infer_lfgcm_config(state, overrides)).requires_grad_(False)
         widths = infer_control_widths(state, unet.config, overrides)
         control = load_control_module(state, unet, widths).requires_grad_(False)
