@@ -23,7 +23,7 @@ PICTURES = {
 
 def bytes_sent(config: LinkConfig, sizes: tuple[int, ...], pictures: int) -> tuple[float, float]:
     """Bytes beyond the layers and packets, per picture; pictures are submitted together, after a first one."""
-    session = SenderSession(config, sender=0x1234ABCD, epoch=1, now=0.0)
+    session = SenderSession.unsealed(config, sender=0x1234ABCD, epoch=1, now=0.0)
     station = Station(config, now=0.0)
     session.submit(999, [b"first"], 0.0)
     _settle(session, station, 0.0)
@@ -38,7 +38,7 @@ def bytes_sent(config: LinkConfig, sizes: tuple[int, ...], pictures: int) -> tup
 
 def _settle(session: SenderSession, station: Station, now: float) -> None:
     for moment in np.arange(now, now + 5.0, 0.5).tolist():
-        for packet in session.packets_to_send(moment):
+        for packet, _ in session.packets_to_send(moment):
             station.receive_packet(packet, moment)
         while (event := station.next_event()) is not None:
             station.acknowledge(event.sender, event.sequence, event.layer, moment)

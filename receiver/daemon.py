@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from receiver.admission import Admission, tell_refusals
 from receiver.archive import Archive, ReceivedLayer
 from receiver.assembler import Assembler
 from receiver.background import Background
@@ -71,6 +72,7 @@ class Receiver:
         station: Station,
         listeners: Listeners,
         report: Reporter,
+        admission: Admission | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take over the parts; `run` closes them.
@@ -82,6 +84,7 @@ class Receiver:
             station: the link core.
             listeners: the transports.
             report: where results and troubles are told.
+            admission: looks after the station's gate; None for a station that takes unsealed packets.
             clock: seconds that never go back; the station's time.
         """
         self._config = config
@@ -90,6 +93,8 @@ class Receiver:
         self._station = station
         self._listeners = listeners
         self._report = report
+        self._admission = admission
+        self._unacknowledged: list[ReceivedLayer] = []
         self._clock = clock
         self._wake = asyncio.Event()
         self._background = Background("archive")
@@ -171,8 +176,18 @@ class Receiver:
         self._ingest.add(ReceivedLayer(key, event.layer, event.layers, event.payload))
 
     def _acknowledge(self, layer: ReceivedLayer) -> None:
-        self._station.acknowledge(layer.key.sender, layer.key.sequence, layer.layer, self._clock())
+        self._unacknowledged.append(layer)
+        # What is acknowledged is never sent again, so its session must be one that a restart still knows.
+        if self._admission is not None and not self._admission.before_acknowledging():
+            return
+        for stored in self._unacknowledged:
+            self._station.acknowledge(stored.key.sender, stored.key.sequence, stored.layer, self._clock())
+        self._unacknowledged.clear()
         self._wake.set()
+
+    def name_of(self, sender: int) -> str:
+        """What people call a sender; empty where nobody has named it."""
+        return "" if self._admission is None else self._admission.name_of(sender)
 
     async def _tick(self) -> None:
         """Keep the timers; return when the receiver has been idle for long enough."""
@@ -180,6 +195,9 @@ class Receiver:
         while True:
             now = self._clock()
             await self._decoding.tick(now)
+            tell_refusals(self._station, self._report, self._listeners.where)
+            if self._admission is not None:
+                self._admission.tick(self._station, now)
             if self._listeners.packets != packets:
                 packets, last_packet = self._listeners.packets, now
             until_idle = self._config.until_idle
@@ -202,6 +220,9 @@ class Receiver:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._listeners.close()
+        tell_refusals(self._station, self._report, self._listeners.where)
+        if self._admission is not None:
+            self._admission.close()
         ended = await asyncio.to_thread(self._engine.close, self._config.close_timeout)
         await asyncio.to_thread(self._background.close)
         self._archive.close()

@@ -48,13 +48,14 @@ async def show_live(receiver: Receiver, reporter: ConsoleReporter) -> None:
 def render(receiver: Receiver) -> RenderableType:
     """Return the live table: one row per sender, then what waits where."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("sender", "pictures", "layers", "packets", "restored", "repair asked", "rejected"):
+    for heading in ("sender", "name", "pictures", "layers", "packets", "restored", "repair asked", "rejected"):
         table.add_column(heading, justify="right")
     senders = sorted({*receiver.station.senders, *receiver.status.by_sender})
     for sender in senders[:_MOST_ROWS]:
         link = receiver.station.statistics(sender)
         table.add_row(
             f"{sender:08x}",
+            escape(receiver.name_of(sender)),
             str(receiver.status.by_sender[sender]),
             str(link.layers_received),
             str(link.packets_received),
@@ -73,11 +74,22 @@ def render(receiver: Receiver) -> RenderableType:
 def link_summary(receiver: Receiver) -> str:
     """Return what the link did, as one line."""
     totals = receiver.station.totals
-    dropped = totals.packets_rejected + totals.packets_unknown + totals.packets_stale
+    reasons = {
+        "damaged": totals.packets_rejected,
+        "of no known session": totals.packets_unknown,
+        "of an earlier session": totals.packets_stale,
+        "repeated": totals.packets_replayed,
+        "of senders not listed": totals.packets_unlisted,
+        "forged": totals.packets_forged,
+        "not sealed": totals.packets_not_sealed,
+        "sealed": totals.packets_sealed,
+        "of another version": totals.packets_other_version,
+    }
+    told = ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number)
     return (
         f"link: {totals.packets_received} packets ({totals.bytes_received} bytes), "
         f"{totals.symbols_recovered} lost symbols restored, {totals.requests_sent} repairs asked for, "
-        f"{dropped} packets dropped as damaged, foreign or outdated"
+        f"{totals.packets_refused} packets dropped" + (f" ({told})" if told else "")
     )
 
 

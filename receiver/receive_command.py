@@ -6,21 +6,36 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from receiver import decode_options as options
+from receiver import decode_options as decode
+from receiver.admission import Admission, SessionMemory, default_state, state_name
 from receiver.archive import Archive
 from receiver.daemon import Receiver, ReceiverConfig
 from receiver.engine import Engine, LocalEngine
 from receiver.listeners import Listeners
 from receiver.progress import ConsoleReporter, link_summary, show_live
+from shared.allowlist import AllowListFile, allowed_path
 from shared.errors import UsageError
+from shared.keyfiles import find_station_secrets
 from shared.link.config import LinkConfig
 from shared.link.station import Station
+from shared.link_flags import (
+    Insecure,
+    PasswordFile,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    refuse_half_sealed,
+    tls_options,
+)
 from shared.picture import MAX_PIXELS
+from shared.transports import StationOptions
 
 
 class EngineKind(StrEnum):
@@ -31,15 +46,32 @@ class EngineKind(StrEnum):
 
 def receive(
     listen: Annotated[
-        list[str], typer.Option(metavar="URL", help="Where to listen: tcp://HOST:PORT, udp://HOST:PORT; repeatable.")
+        list[str],
+        typer.Option(
+            metavar="URL",
+            help="Where to listen: tcp:// (ZeroMQ), udp://, serial://, kiss://, or a broker: mqtt(s)://; repeatable.",
+        ),
     ],
     archive: Annotated[str, typer.Option(metavar="DIR", help="Where layers and pictures go: a folder or fsspec URL.")],
+    key: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="This station's key; `pinhole keys new` makes it.")
+    ] = None,
+    allowed: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Who may send; `pinhole keys allow` edits it.", show_default="in the key folder"
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where it keeps which sessions are old.", show_default="user state"),
+    ] = None,
     index: Annotated[
         str | None, typer.Option(metavar="URL", help="SQLAlchemy URL of the index; by default SQLite in the archive.")
     ] = None,
     engine: Annotated[EngineKind, typer.Option(help="What decodes.")] = EngineKind.LOCAL,
     device: Annotated[str, typer.Option(help="Where it decodes: auto, cpu or cuda.")] = "auto",
-    steps: options.Steps = None,
+    steps: decode.Steps = None,
     bundle: Annotated[str, typer.Option(metavar="NAME", help="Bundle to decode with, name or folder.")] = "pocket",
     settle: Annotated[
         float, typer.Option(min=0.0, metavar="S", help="Decode an incomplete picture after S seconds without news.")
@@ -54,28 +86,31 @@ def receive(
         list[str] | None,
         typer.Option(metavar="WxH", help="Compile and capture for pictures of this size at the start; repeatable."),
     ] = None,
-    sampler: options.Sampler = None,
-    start: options.Start = None,
-    strength: options.Strength = options.DecodeOptions.strength,
-    prompt: options.Prompt = None,
-    colour: options.ColourOption = options.ColourChoice.NONE,
-    precision: options.PrecisionOption = options.PrecisionChoice.AUTO,
-    compile: options.Compile = False,
-    batch: options.Batch = None,
-    tile: options.Tile = options.DecodeOptions.tile,
-    overlap: options.Overlap = options.DecodeOptions.overlap,
-    paper: options.Paper = False,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Accept packets that are not sealed.")] = False,
+    sampler: decode.Sampler = None,
+    start: decode.Start = None,
+    strength: decode.Strength = decode.DecodeOptions.strength,
+    prompt: decode.Prompt = None,
+    colour: decode.ColourOption = decode.ColourChoice.NONE,
+    precision: decode.PrecisionOption = decode.PrecisionChoice.AUTO,
+    compile: decode.Compile = False,
+    batch: decode.Batch = None,
+    tile: decode.Tile = decode.DecodeOptions.tile,
+    overlap: decode.Overlap = decode.DecodeOptions.overlap,
+    paper: decode.Paper = False,
+    insecure: Insecure = False,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    password_file: PasswordFile = None,
 ) -> None:
     """Receive pictures: archive their layers, show previews at once, paint the pictures, until stopped (Ctrl-C).
 
     Layers are acknowledged when they are safely on disk. A restart goes on where the last run ended.
     """
-    if not insecure:
-        raise UsageError("links are not sealed yet in this version; pass --insecure to accept packets from anyone")
+    refuse_half_sealed(insecure=insecure, keys=key is not None, how="give --key (see `pinhole keys new`)")
     if device not in ("auto", "cpu", "cuda"):
         raise UsageError(f"device {device!r} is none; give auto, cpu or cuda")
-    how = options.DecodeOptions(
+    how = decode.DecodeOptions(
         steps, sampler, start, strength, prompt, colour, precision, compile, batch, tile, overlap, paper
     )
     sizes = [_size(text) for text in warm_up or ()]
@@ -88,7 +123,14 @@ def receive(
         largest=int(max_megapixels * 1_000_000),
     )
     reporter = ConsoleReporter()
-    reporter.warning("INSECURE: packets are neither sealed nor authenticated; anyone who reaches the port can send")
+    options = StationOptions(
+        tls=tls_options(tls_ca, tls_cert, tls_key), password_file=password_file, report=reporter.warning
+    )
+    admission = None
+    if key is None:
+        reporter.warning("INSECURE: packets are neither sealed nor authenticated; anyone who reaches the port can send")
+    else:
+        admission, options = admit(key, allowed, state, options, reporter)
 
     def load() -> LocalEngine:
         # Imported only here: torch takes seconds, and wrong usage should be told at once.
@@ -100,7 +142,7 @@ def receive(
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         return LocalEngine(TorchDecoder(find_bundle(bundle), chosen, how.settings()), sizes)
 
-    ended = run_station(listen, archive, index, config, load, reporter)
+    ended = run_station(listen, archive, index, config, load, reporter, admission=admission, options=options)
     if not ended:
         # A decode is still running inside torch; tearing the interpreter down under it could crash. All is on disk.
         sys.stdout.flush()
@@ -115,6 +157,9 @@ def run_station(
     config: ReceiverConfig,
     load: Callable[[], Engine],
     reporter: ConsoleReporter,
+    *,
+    admission: Admission | None = None,
+    options: StationOptions | None = None,
 ) -> bool:
     """Run a station until SIGTERM, SIGINT or its idle time, and print a summary.
 
@@ -125,6 +170,8 @@ def run_station(
         config: settings of the receiver.
         load: makes the engine.
         reporter: where lines go.
+        admission: who may send; None takes unsealed packets of anybody.
+        options: of the transports.
 
     Returns:
         Whether every thread has ended, see `Receiver.run`.
@@ -132,7 +179,7 @@ def run_station(
     Raises:
         PinholeError: if the archive, the bundle or a listener cannot be opened.
     """
-    return asyncio.run(_run(listen, archive, index, config, load, reporter))
+    return asyncio.run(_run(listen, archive, index, config, load, reporter, admission, options))
 
 
 async def _run(
@@ -142,13 +189,15 @@ async def _run(
     config: ReceiverConfig,
     load: Callable[[], Engine],
     reporter: ConsoleReporter,
+    admission: Admission | None,
+    options: StationOptions | None,
 ) -> bool:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     engine = load()
     archive = Archive(archive_url, index_url=index_url, bundle_id=engine.bundle_id)
     try:
-        listeners = await Listeners.open(listen)
+        listeners = await Listeners.open(listen, options, reporter.warning)
     except BaseException:
         archive.close()
         raise
@@ -156,9 +205,10 @@ async def _run(
         config,
         archive=archive,
         engine=engine,
-        station=Station(LinkConfig(), now=loop.time()),
+        station=Station(LinkConfig(), now=loop.time(), gate=None if admission is None else admission.gate),
         listeners=listeners,
         report=reporter,
+        admission=admission,
         clock=loop.time,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -175,6 +225,25 @@ async def _run(
     reporter.line(f"received {receiver.status.summary()}")
     reporter.line(link_summary(receiver))
     return ended
+
+
+def admit(
+    key: str, allowed: Path | None, state: Path | None, options: StationOptions, reporter: ConsoleReporter
+) -> tuple[Admission, StationOptions]:
+    """Read the station's keys and its allow list.
+
+    Returns:
+        Who may send, and the transports' options with the keys in them.
+
+    Raises:
+        PinholeError: if a key, the list or the state cannot be used.
+    """
+    secrets = find_station_secrets(key)
+    senders = AllowListFile(allowed or allowed_path())
+    identity = secrets[0].identity
+    memory = SessionMemory(state / state_name(identity) if state is not None else default_state(identity))
+    admission = Admission(secrets, senders, memory, reporter)
+    return admission, replace(options, station=identity, secret=secrets[0], admits=senders.is_curve_listed)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ Two cursors are enough to know what comes next, because sequence numbers only gr
 been submitted: a restarted node begins at zero again and finds in the spool just what was never acknowledged.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 
 from sender.spool import Spool, WaitingLayer
@@ -36,11 +36,6 @@ class Feed:
     def in_session(self) -> int:
         """Number of layers that were submitted and have not been settled."""
         return len(self._bases) + len(self._refinements)
-
-    @property
-    def sequences(self) -> set[int]:
-        """Pictures that have a layer in the session."""
-        return {sequence for sequence, _ in self._bases | self._refinements}
 
     def next_layers(self) -> list[WaitingLayer]:
         """Read from the spool what the windows have room for, in the order of submission.
@@ -74,6 +69,11 @@ class Feed:
                 else:
                     self._refinements.add(key)
                     self._last_refinement = key
+
+    def forget(self, sequences: Collection[int]) -> None:
+        """Note pictures that were given up, whatever of them is in the session."""
+        for window in (self._bases, self._refinements):
+            window.difference_update({key for key in window if key[0] in sequences})
 
     def settled(self, layers: Sequence[tuple[int, int]]) -> None:
         """Note layers, each (sequence, layer), that the session is done with and the spool has let go of."""

@@ -13,6 +13,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,7 +24,10 @@ from sender.spool import Backlog, Spool, SpoolError, SpoolFullError
 from sender.units import format_bytes
 from shared.errors import PinholeError
 from shared.link.config import LinkConfig
+from shared.link.envelope import SenderEnvelope
 from shared.link.events import SenderEvent
+from shared.link.packet import VERSION
+from shared.link.plain import PlainSender
 from shared.link.sender_session import SenderSession
 from shared.link.statistics import SenderStatistics
 from shared.transports.base import ClientTransport
@@ -41,7 +45,7 @@ class NodeSettings:
     Attributes:
         once: end when everything that the source held at the start is acknowledged (simplex: sent).
         poll_every: seconds between two polls of the source.
-        max_age: seconds after which a picture that has not begun to be sent is given up, or None to keep it for ever.
+        max_age: seconds after which what has not arrived of a picture is given up, or None to keep it for ever.
         silence: seconds without an answer after which the station counts as away.
         window: layers of each priority class in the session at once.
     """
@@ -87,6 +91,7 @@ class SenderNode:
         link: LinkConfig,
         open_transport: Callable[[], Awaitable[ClientTransport]],
         *,
+        envelope: SenderEnvelope | None = None,
         settings: NodeSettings | None = None,
         report: Callable[[str], None] = print,
         clock: Callable[[], float] = time.monotonic,
@@ -98,6 +103,7 @@ class SenderNode:
             spool: open; the caller closes it after ``run``.
             link: settings of the session.
             open_transport: opens a transport to the station; called again when one fails.
+            envelope: seals the session; None for one without seals.
             settings: of the node.
             report: gets one line for every event that an operator wants to see.
             clock: steady, in seconds.
@@ -111,7 +117,7 @@ class SenderNode:
         self._settings = settings or NodeSettings()
         self._report = report
         self._clock = clock
-        self._session = SenderSession(link, sender=spool.sender, epoch=spool.epoch, now=clock())
+        self._session = SenderSession(link, envelope or PlainSender(spool.sender, spool.epoch), now=clock())
         self._feed = Feed(spool, window=self._settings.window)
         self._settled: list[tuple[int, int]] = []
         self._writing = asyncio.Lock()
@@ -309,6 +315,7 @@ class SenderNode:
         """Notice that the station went away or came back, and give up what is too old."""
         heard = self._session.statistics.reports_received
         waiting_since = self._clock()
+        versions: tuple[int, ...] = ()
         while True:
             await asyncio.sleep(1.0)
             now = self._clock()
@@ -324,16 +331,25 @@ class SenderNode:
                     f"the station has not answered for {self._settings.silence:g} s; {self.backlog.pictures} pictures "
                     "stay in the spool, trying for ever"
                 )
+            if self._session.versions_spoken != versions:
+                versions = self._session.versions_spoken
+                self._report(
+                    f"the station speaks version {', '.join(map(str, versions))} of the link, this sender version "
+                    f"{VERSION}; update the older of the two"
+                )
             if self._settings.max_age is not None:
                 await self._expire(self._settings.max_age)
 
     async def _expire(self, max_age: float) -> None:
-        # What is in the session is on its way, perhaps arrived: giving it up would save nothing.
-        begun = self._feed.sequences
-        expired = await self._in_thread(self._disk_thread, lambda: self._spool.expire(max_age, keep=begun))
+        # First what is known to have arrived, so that it does not count as given up.
+        with suppress(SpoolFullError):
+            await self._settle()
+        expired = await self._in_thread(self._disk_thread, lambda: self._spool.expire(max_age))
         if expired:
+            self._session.withdraw(expired, self._clock())
+            self._feed.forget(expired)
             self.counters.expired += len(expired)
-            self._report(f"{len(expired)} pictures given up after {max_age:g} s in the spool")
+            self._report(f"{len(expired)} pictures given up after {max_age:g} s")
             self._changed.set()
 
     @staticmethod

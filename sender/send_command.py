@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,27 +15,60 @@ from rich.console import Console
 
 from sender.devices import Device, DeviceOption, TileOption, open_encoder
 from sender.intake import Intake
+from sender.link_command import AUTO, Seals, link_config, link_rates, session_rate, transport_opener
 from sender.node import NodeCounters, NodeSettings, SenderNode
 from sender.progress import Progress, summary
 from sender.rate import RatePolicy, overhead_factor
 from sender.source import Source, WatchedFolder
 from sender.spool import Spool
 from sender.tiles import TILE
-from sender.units import format_rate, parse_rate
+from sender.units import format_rate
 from shared.codec.interfaces import PictureEncoder
 from shared.codec.quality import choose_quality
 from shared.errors import UsageError
 from shared.link.config import LinkConfig
-from shared.transports import open_client
+from shared.link.envelope import SenderEnvelope
+from shared.link_flags import (
+    Insecure,
+    PasswordFile,
+    TlsCa,
+    TlsCertificate,
+    TlsKey,
+    refuse_half_sealed,
+    tls_options,
+)
+from shared.transports import ClientOptions
 from shared.transports.base import ClientTransport
+from shared.transports.bond_choice import Mode
 
-_BURST_PACKETS = 2  # depth of the token bucket: enough for two packets, little enough for a modem's buffer
+_LIKELY_PARITY = 0.1  # what adapting spends on a link that loses some percent, repair on request included
 
 
 def send(
     source: Annotated[str, typer.Option(help="Folder of pictures; it and its subfolders are watched.")],
-    to: Annotated[str, typer.Option(help="The station: tcp://HOST:PORT (ZeroMQ) or udp://HOST:PORT.")],
-    budget: Annotated[str, typer.Option(help="Bits per second on the wire, for example 9.6kbps; or 'unlimited'.")],
+    to: Annotated[
+        list[str],
+        typer.Option(
+            metavar="URL",
+            help="The station: tcp:// (ZeroMQ), mqtt://, mqtts://, udp://, serial://, kiss://; repeatable, best first.",
+        ),
+    ],
+    budget: Annotated[
+        list[str],
+        typer.Option(
+            metavar="RATE",
+            help="Bits per second on the wire, for example 9.6kbps, or 'unlimited'; one, or one for each --to.",
+        ),
+    ],
+    key: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="This sender's key; `pinhole keys new` makes it.")
+    ] = None,
+    station_key: Annotated[
+        str | None, typer.Option(metavar="LINE|FILE", help="The station's public key; `pinhole keys show` prints it.")
+    ] = None,
+    links: Annotated[
+        Mode, typer.Option(help="Several --to: all together (bond), or the first that works (fallback).")
+    ] = Mode.FALLBACK,
     state: Annotated[
         Path | None, typer.Option(help="Folder of the spool, one per source and station.", show_default="user state")
     ] = None,
@@ -49,30 +83,48 @@ def send(
     ] = None,
     packet_bytes: Annotated[int, typer.Option(help="Largest packet, header included.")] = 1200,
     parity: Annotated[
-        float, typer.Option(help="Repair per source symbol, 0 to 1; base layers get twice as much.")
-    ] = 0.25,
-    interleave: Annotated[int, typer.Option(help="Pictures that share one code block.")] = 4,
+        str,
+        typer.Option(
+            help="Repair per source symbol, 0 to 1, for base layers twice that; or 'auto': as the link needs."
+        ),
+    ] = AUTO,
+    interleave: Annotated[int, typer.Option(help="Pictures that share one code block; 'auto' begins with it.")] = 4,
     simplex: Annotated[bool, typer.Option("--simplex", help="There is no way back from the station.")] = False,
     repeats: Annotated[int, typer.Option(help="Simplex: times that everything is sent.")] = 1,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Send unsealed: anyone on the way can look.")] = False,
+    insecure: Insecure = False,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCertificate = None,
+    tls_key: TlsKey = None,
+    password_file: PasswordFile = None,
     bundle: Annotated[str, typer.Option(help="Bundle name or folder.")] = "pocket",
     device: DeviceOption = Device.AUTO,
     tile: TileOption = TILE,
     max_age: Annotated[
-        float | None, typer.Option(help="Seconds after which a picture not yet being sent is given up.")
+        float | None, typer.Option(help="Seconds after which what has not arrived of a picture is given up.")
     ] = None,
 ) -> None:
     """Send the pictures of a folder to a ground station, now and as they come."""
     console = Console(stderr=True)
-    if not insecure:
-        raise UsageError("sealing the link is not built yet; pass --insecure to send pictures that anyone can read")
+    sealing = key is not None or station_key is not None
+    refuse_half_sealed(insecure=insecure, keys=sealing, how="give --key and --station-key (see `pinhole keys new`)")
+    seals = Seals.find(key, station_key) if sealing else None
+    rates = link_rates(to, budget)
     link = link_config(
-        rate=None if budget == "unlimited" else parse_rate(budget),
+        rate=session_rate(rates, links),
         packet_bytes=packet_bytes,
         parity=parity,
         interleave=interleave,
         simplex=simplex,
         repeats=repeats,
+        latency=latency,
+    )
+    options = ClientOptions(
+        packet_bytes=packet_bytes,
+        max_age=max_age,
+        secret=None if seals is None else seals.secret,
+        station=None if seals is None else seals.station,
+        tls=tls_options(tls_ca, tls_cert, tls_key),
+        password_file=password_file,
     )
     policy = rate_policy(link, latency=latency, quality=quality, max_bytes=max_bytes)
     if max_age is not None and not max_age > 0:
@@ -83,15 +135,26 @@ def send(
     encoder = open_encoder(find_bundle(bundle), device, tile)
     if quality is not None:
         choose_quality(encoder.operating_points, quality)
-    console.print("WARNING: the link is not sealed. Anyone on the way can read and forge pictures.", style="bold red")
+    if seals is None:
+        console.print(
+            "WARNING: the link is not sealed. Anyone on the way can read and forge pictures.", style="bold red"
+        )
     with closing(Spool(state or default_state())) as spool:
+        opener = transport_opener(
+            to,
+            rates,
+            links,
+            replace(options, sender=spool.sender, report=Progress(console).report),
+            simplex=simplex,
+        )
         counters = send_pictures(
             open_source(source, spool),
             encoder,
             spool,
             link,
             policy,
-            lambda: open_client(to),
+            opener,
+            envelope=None if seals is None else seals.envelope(spool),
             settings=NodeSettings(once=once, max_age=max_age),
             console=console,
         )
@@ -107,6 +170,7 @@ def send_pictures(
     policy: RatePolicy,
     open_transport: Callable[[], Awaitable[ClientTransport]],
     *,
+    envelope: SenderEnvelope | None = None,
     settings: NodeSettings,
     console: Console,
 ) -> NodeCounters:
@@ -122,7 +186,9 @@ def send_pictures(
 
     async def run() -> NodeCounters:
         intake = Intake(source, encoder, spool, policy)
-        node = SenderNode(intake, spool, link, open_transport, settings=settings, report=progress.report)
+        node = SenderNode(
+            intake, spool, link, open_transport, envelope=envelope, settings=settings, report=progress.report
+        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, node.stop)
@@ -141,40 +207,20 @@ def send_pictures(
     return asyncio.run(run())
 
 
-def link_config(
-    *, rate: float | None, packet_bytes: int, parity: float, interleave: int, simplex: bool, repeats: int
-) -> LinkConfig:
-    """Return the session's settings for the command's options.
-
-    Raises:
-        PinholeError: if a value is out of range.
-    """
-    if repeats != 1 and not simplex:
-        raise UsageError("--repeats is for --simplex links; with a way back, lost packets are repaired as needed")
-    if not 0 <= parity <= 1:
-        raise UsageError(f"--parity must be 0 to 1, not {parity:g}")
-    return LinkConfig(
-        packet_bytes=packet_bytes,
-        parity=parity,
-        base_parity=2 * parity,
-        interleave=interleave,
-        rate=rate,
-        burst_bytes=_BURST_PACKETS * packet_bytes,
-        simplex=simplex,
-        repeats=repeats,
-    )
-
-
 def rate_policy(link: LinkConfig, *, latency: float | None, quality: float | None, max_bytes: int | None) -> RatePolicy:
     """Return the rate control's settings for a link and the command's options.
 
     Raises:
         PinholeError: if a value is out of range.
     """
+    fixed = link.simplex or not link.adapt
     return RatePolicy(
         budget=link.rate,
         overhead=overhead_factor(
-            parity=link.parity, base_parity=link.base_parity, packet_bytes=link.packet_bytes, repeats=link.repeats
+            parity=link.parity if fixed else _LIKELY_PARITY,
+            base_parity=link.base_parity if fixed else _LIKELY_PARITY,
+            packet_bytes=link.packet_bytes,
+            repeats=link.repeats,
         ),
         latency=latency,
         quality=quality,

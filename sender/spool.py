@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 
-from sender.spool_schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from sender.spool_schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from shared.errors import PinholeError
 
 FILE_NAME = "spool.sqlite"
@@ -30,6 +30,9 @@ LARGEST_SEQUENCE = 2**32 - 1
 # merged into the database every 64 pages (256 KB) so that it stays well below.
 _RESERVE = 1 << 20
 _LOG_PAGES = 64
+
+_SESSIONS_SINCE = 1_577_836_800  # 2020, seconds since 1970
+_SESSIONS_PER_SECOND = 100
 
 
 class SpoolError(PinholeError):
@@ -105,12 +108,17 @@ class Spool:
             with self._explained():
                 self._prepare()
             with self._transaction() as connection:
-                connection.execute("UPDATE node SET epoch = (epoch + 1) & 65535")
-                sender, epoch = connection.execute("SELECT sender, epoch FROM node").fetchone()
+                # The clock makes it grow also where a spool is restored from a backup, the counter where a clock begins
+                # anew at every start.
+                time_now = int((clock() - _SESSIONS_SINCE) * _SESSIONS_PER_SECOND)
+                connection.execute(
+                    "UPDATE node SET epoch = (epoch + 1) & 65535, session = max(session + 1, ?)", (time_now,)
+                )
+                sender, epoch, session = connection.execute("SELECT sender, epoch, session FROM node").fetchone()
                 row = connection.execute(
                     "SELECT count(DISTINCT sequence), count(*), coalesce(sum(length(payload)), 0) FROM layers"
                 ).fetchone()
-            self._sender, self._epoch = int(sender), int(epoch)
+            self._sender, self._epoch, self._session = int(sender), int(epoch), int(session)
             self._backlog = Backlog(*row)
         except SpoolError:
             self._connection.close()
@@ -131,9 +139,14 @@ class Spool:
             if not tables:
                 for statement in SCHEMA.split(";"):
                     connection.execute(statement)
-                connection.execute("INSERT INTO node VALUES (1, ?, 0, 1)", (secrets.randbits(32),))
+                connection.execute("INSERT INTO node VALUES (1, ?, 0, 1, 0)", (secrets.randbits(32),))
             elif application != APPLICATION_ID:
                 raise SpoolError(f"{self._path} is not a Pinhole spool; pass another --state")
+            elif version in MIGRATIONS:
+                for older in range(version, SCHEMA_VERSION):
+                    for statement in MIGRATIONS[older]:
+                        connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
                 raise SpoolError(
                     f"spool {self._path} has schema version {version}, this Pinhole reads {SCHEMA_VERSION}; "
@@ -157,6 +170,11 @@ class Spool:
     def epoch(self) -> int:
         """Number of this start, modulo 2**16."""
         return self._epoch
+
+    @property
+    def session(self) -> int:
+        """Number of this start among sealed sessions, u40: greater than that of every start before."""
+        return self._session
 
     def knows_revision(self, name: str, revision: str) -> bool:
         """Tell whether this revision of a source's picture was taken before; spares reading the content."""

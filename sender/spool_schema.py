@@ -1,7 +1,10 @@
 """The tables of the spool; `sender.spool` says what they mean."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the tables. Spools made when quality was INTEGER need no other: SQLite keeps 2.5 in such a column as it is."""
+
+MIGRATIONS = {1: ("ALTER TABLE node ADD COLUMN session INTEGER NOT NULL DEFAULT 0",)}
+"""By version, the statements that bring its tables to the next one."""
 
 APPLICATION_ID = 0x50494E53
 """``PINS`` in SQLite's file header: tells a spool from any other SQLite file."""
@@ -10,7 +13,8 @@ CREATE TABLE node (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     sender INTEGER NOT NULL,
     epoch INTEGER NOT NULL,
-    next_sequence INTEGER NOT NULL
+    next_sequence INTEGER NOT NULL,
+    session INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE pictures (
     sequence INTEGER PRIMARY KEY,

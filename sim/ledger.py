@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from shared.errors import CorruptDataError
-from shared.link.packet import split_packet
+from shared.link.packet import parse_data
+from shared.link.plain import read_unproved
 
 
 @dataclass
@@ -25,7 +26,8 @@ class Ledger:
     def count(self, packet: bytes) -> None:
         """Enter a packet."""
         try:
-            data = split_packet(packet).data()
+            incoming = read_unproved(packet)
+            data = parse_data(incoming.flags, incoming.body)
         except CorruptDataError:
             self.other += len(packet)
             return

@@ -18,6 +18,7 @@ from shared.link.station import Station
 from sim.channel import Arrival, Channel, ChannelConfig
 from sim.clock import VirtualClock
 from sim.ledger import Ledger
+from sim.sealing import envelopes
 
 # A session whose timer stands still would hold the virtual clock for ever.
 _LARGEST_WAKES_AT_ONCE = 10_000
@@ -81,11 +82,12 @@ class SimulatedLink:
     def __init__(
         self,
         config: LinkConfig,
-        forward: ChannelConfig,
-        back: ChannelConfig | None,
+        forward: ChannelConfig | Sequence[ChannelConfig],
+        back: ChannelConfig | Sequence[ChannelConfig] | None,
         *,
         senders: int = 1,
         seed: int = 1,
+        sealed: bool = False,
         on_received: Callable[[float, LayerReceived], None] | None = None,
         on_acknowledged: Callable[[float, int, LayerAcknowledged | LayerSent], None] | None = None,
     ) -> None:
@@ -93,19 +95,21 @@ class SimulatedLink:
 
         Args:
             config: of the link core, for both ends.
-            forward: channel from each sender to the station.
-            back: channel from the station to each sender; None drops what the station sends.
+            forward: channel from each sender to the station; several: one for each sender.
+            back: channel from the station to each sender, likewise; None drops what the station sends.
             senders: number of senders, each with channels of its own; sender i has the id i + 1 on the wire.
             seed: of all chance.
+            sealed: seal the packets.
             on_received: called with the time and the event for every layer that reaches the station.
             on_acknowledged: called with the time, the sender index and the event for every layer acknowledged or sent.
         """
         self.clock = VirtualClock()
-        self.station = Station(config, now=0.0)
-        self.senders = [SenderSession(config, sender=i + 1, epoch=1, now=0.0) for i in range(senders)]
+        outer, gate = envelopes(senders, sealed=sealed)
+        self.station = Station(config, now=0.0, gate=gate)
+        self.senders = [SenderSession(config, envelope, now=0.0) for envelope in outer]
         generators = np.random.default_rng(seed).spawn(2 * senders)
-        self.forward = [Channel(forward, generators[2 * i]) for i in range(senders)]
-        self.back = [Channel(back, generators[2 * i + 1]) for i in range(senders)] if back is not None else None
+        self.forward = _channels(forward, generators[::2])
+        self.back = None if back is None else _channels(back, generators[1::2])
         self.ledger = Ledger()
         self._on_received = on_received
         self._on_acknowledged = on_acknowledged
@@ -150,7 +154,7 @@ class SimulatedLink:
 
     def _pump_sender(self, index: int) -> None:
         session, now = self.senders[index], self.clock.now
-        for packet in session.packets_to_send(now):
+        for packet, _ in session.packets_to_send(now):
             self.ledger.count(packet)
             self._carry(self.forward[index].send(packet, now), partial(self._at_station, index))
         while (event := session.next_event()) is not None:
@@ -186,3 +190,13 @@ class SimulatedLink:
     def _at_sender(self, index: int, data: bytes) -> None:
         self.senders[index].receive_packet(data, self.clock.now)
         self._pump_sender(index)
+
+
+def _channels(
+    configs: ChannelConfig | Sequence[ChannelConfig], generators: Sequence[np.random.Generator]
+) -> list[Channel]:
+    if isinstance(configs, ChannelConfig):
+        configs = [configs] * len(generators)
+    if len(configs) != len(generators):
+        raise PinholeError(f"{len(configs)} channels for {len(generators)} senders; give one for each")
+    return [Channel(config, generator) for config, generator in zip(configs, generators, strict=True)]

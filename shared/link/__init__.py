@@ -1,7 +1,14 @@
 """The link core: packets, forward error correction, sessions and the station. No I/O, no clock, no threads."""
 
 from shared.link.config import LinkConfig
-from shared.link.events import LayerAcknowledged, LayerReceived, LayerSent, SenderEvent
+from shared.link.events import (
+    LayerAcknowledged,
+    LayerReceived,
+    LayerSent,
+    PacketRefused,
+    SenderEvent,
+)
+from shared.link.packet import OutgoingPacket
 from shared.link.sender_session import SenderSession
 from shared.link.station import Station
 from shared.link.statistics import SenderStatistics, StationStatistics
@@ -11,6 +18,8 @@ __all__ = [
     "LayerReceived",
     "LayerSent",
     "LinkConfig",
+    "OutgoingPacket",
+    "PacketRefused",
     "SenderEvent",
     "SenderSession",
     "SenderStatistics",

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,14 +10,14 @@ import numpy as np
 from shared.link import reed_solomon
 from shared.link.frames import Cursor, Ending, Piece, fill_symbol
 from shared.link.galois import Symbols
-from shared.link.packet import data_overhead
 
 MOST_SOURCE_SYMBOLS = 64
 """Source symbols of a block. Longer code words protect hardly better and cost time and memory at both ends."""
 
 _SMALLEST_SYMBOL = 24
-_COST_OF_A_PACKET = data_overhead(coded=True, long=False) + 28
-"""Bytes, with the IPv4 and UDP headers below us, against which smaller symbols must pay."""
+
+QUESTION = -1
+"""In the place of a symbol's index: a packet without a symbol, which only asks what the station has of the block."""
 
 LayerKey = tuple[int, int]
 """Sequence and layer."""
@@ -36,7 +36,7 @@ class OutgoingBlock:
         number: given when the first symbol goes out, None before.
         next_repair: first repair symbol, counted from 0, that has never been sent.
         next_source: source symbol whose turn it is when all repair symbols have been sent.
-        sent: by symbol, the first and the last time at which it was sent.
+        sent: the symbols that have been sent.
         last_sent: seconds, when any symbol was sent last.
         deadline: seconds, when to ask for an answer; None while symbols are still to go out.
         attempts: time-outs since the station was last heard on this block.
@@ -52,7 +52,7 @@ class OutgoingBlock:
     number: int | None = None
     next_repair: int = 0
     next_source: int = 0
-    sent: dict[int, tuple[float, float]] = field(default_factory=dict)
+    sent: set[int] = field(default_factory=set)
     last_sent: float = 0.0
     deadline: float | None = None
     attempts: int = 0
@@ -70,7 +70,9 @@ class OutgoingBlock:
         return self.m > 0
 
     def symbol(self, index: int) -> bytes:
-        """Symbol ``index`` of the code word, 0 to k+m-1."""
+        """Symbol ``index`` of the code word, 0 to k+m-1; nothing for `QUESTION`."""
+        if index == QUESTION:
+            return b""
         if index < self.k:
             return self.sources[index]
         repair = reed_solomon.encode(self._columns(), self.m, first=index - self.k, count=1)
@@ -78,6 +80,8 @@ class OutgoingBlock:
 
     def symbol_bytes(self, index: int) -> int:
         """Length of a symbol."""
+        if index == QUESTION:
+            return 0
         return len(self.sources[index]) if index < self.k else len(self.sources[0])
 
     def next_symbol_to_repair(self) -> int:
@@ -97,35 +101,48 @@ class OutgoingBlock:
         return columns
 
 
-def close_coded_block(
-    pieces: Sequence[Piece], priority: int, *, packet_bytes: int, parity: float, repeats: int, may_be_asked: bool
-) -> tuple[OutgoingBlock, Cursor]:
+@dataclass(frozen=True)
+class BlockShape:
+    """What blocks are cut for.
+
+    Attributes:
+        largest: bytes of the largest symbol.
+        packet_cost: bytes of a packet besides its symbol, against which smaller symbols must pay.
+        repairs: from the number of source symbols to that of the repair symbols sent unasked.
+        repeats: how often everything is sent.
+        may_be_asked: make a code with room for repair symbols that only go out on request.
+    """
+
+    largest: int
+    packet_cost: int
+    repairs: Callable[[int], int]
+    repeats: int
+    may_be_asked: bool
+
+
+def close_coded_block(pieces: Sequence[Piece], priority: int, shape: BlockShape) -> tuple[OutgoingBlock, Cursor]:
     """Make one coded block of as many pieces as it takes.
 
     Args:
         pieces: what waits, in order; at least one.
         priority: priority class of the block.
-        packet_bytes: largest packet.
-        parity: repair symbols sent unasked per source symbol, above 0.
-        repeats: how often everything is sent.
-        may_be_asked: make a code with room for repair symbols that only go out on request.
+        shape: what it is cut for.
 
     Returns:
         The block and the cursor to what it could not take.
     """
-    sources, cursor = _cut(pieces, packet_bytes - data_overhead(coded=True, long=True), parity)
+    sources, cursor = _cut(pieces, shape)
     k = len(sources)
-    planned = math.ceil(k * parity)
-    m = min(planned + max(k, 4) if may_be_asked else planned, reed_solomon.LONGEST_CODE_WORD - k)
-    return OutgoingBlock(
-        priority, sources, m, _keys(pieces, cursor), deque([*range(k + planned)] * repeats), next_repair=planned
-    ), cursor
+    planned = min(shape.repairs(k), reed_solomon.LONGEST_CODE_WORD - k)
+    m = min(planned + max(k, 4) if shape.may_be_asked else planned, reed_solomon.LONGEST_CODE_WORD - k)
+    plan = deque([*range(k + planned)] * shape.repeats)
+    return OutgoingBlock(priority, sources, m, _keys(pieces, cursor), plan, next_repair=planned), cursor
 
 
 def close_uncoded_block(
     pieces: Sequence[Piece], priority: int, *, room: int, repeats: int
 ) -> tuple[OutgoingBlock, Cursor]:
-    """Make one packet's symbol of as many pieces as it takes; arguments as for `close_coded_block`."""
+    """Make one packet's symbol, of at most ``room`` bytes, of as many pieces as it takes."""
     symbol, cursor = fill_symbol(pieces, Cursor(), room, Ending.CUT)
     return OutgoingBlock(priority, [symbol], 0, _keys(pieces, cursor), deque([0] * repeats)), cursor
 
@@ -145,21 +162,21 @@ def _keys(pieces: Sequence[Piece], cursor: Cursor) -> set[LayerKey]:
     return {(piece.sequence, piece.layer) for piece in whole}
 
 
-def _cut(pieces: Sequence[Piece], largest: int, parity: float) -> tuple[list[bytes], Cursor]:
+def _cut(pieces: Sequence[Piece], shape: BlockShape) -> tuple[list[bytes], Cursor]:
     """Source symbols, in the number that costs the fewest bytes on the wire with repair symbols and headers.
 
     A short block in one symbol would pay a whole copy for any parity at all; several smaller symbols pay the parity
     asked for.
     """
-    sources, cursor = _lay_out(pieces, largest)
+    sources, cursor = _lay_out(pieces, shape.largest)
     if cursor.item < len(pieces) or len(sources) >= MOST_SOURCE_SYMBOLS:
         return sources, cursor
     best, fewest = sources, math.inf
     for k in range(len(sources), min(len(sources) + 6, MOST_SOURCE_SYMBOLS) + 1):
-        candidate = _in_symbols(pieces, k, largest)
+        candidate = _in_symbols(pieces, k, shape.largest)
         if candidate is None:
             continue
-        cost = (k + math.ceil(k * parity)) * (len(candidate[0]) + _COST_OF_A_PACKET)
+        cost = (k + shape.repairs(k)) * (len(candidate[0]) + shape.packet_cost)
         cost -= len(candidate[0]) - len(candidate[-1])
         if cost < fewest:
             best, fewest = candidate, cost

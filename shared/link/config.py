@@ -15,16 +15,22 @@ class LinkConfig:
 
     Attributes:
         packet_bytes: largest packet in bytes, header and checksum included, 48 to 65507.
-        parity: repair symbols per source symbol of refinement layers, 0 to 2; 0 sends them uncoded.
+        parity: repair symbols per source symbol of refinement layers, 0 to 2; 0 sends them uncoded. With ``adapt``
+            what holds while nothing is known of the channel.
         base_parity: the same for base layers.
-        interleave: pictures that share one code block of a priority class, at least 1.
+        interleave: pictures that share one code block of a priority class, at least 1; with ``adapt`` as ``parity``.
+        adapt: choose parity and interleave from what the station reports of the channel (``docs/adaptation.md``);
+            without a return path nothing is reported, and the fixed values hold.
+        target: with ``adapt``, largest share of refinement blocks that still lack symbols after ``latency``, 0 to 1.
+        base_target: the same for base layers.
+        latency: with ``adapt``, seconds in which a picture shall be whole at the station, repair on request included.
         flush_after: seconds after which a block that is not full is closed and sent.
         rate: budget in bit/s over whole packets, None for no limit.
         burst_bytes: depth of the token bucket in bytes; with a rate, at least ``packet_bytes``.
         simplex: there is no return path; layers are reported as sent, never as acknowledged.
         repeats: simplex only, how often each block is sent, at least 1.
-        retransmit_after: seconds without an answer before the sender asks for one with a repair symbol. This is the
-            floor: longer measured round trips raise it, silence doubles it.
+        retransmit_after: seconds without an answer before the sender asks for one, until the round trip is measured;
+            then it waits for that and its variation and one second more. Silence doubles it.
 
     Raises:
         PinholeError: if a value is outside its range.
@@ -34,6 +40,10 @@ class LinkConfig:
     parity: float = 0.25
     base_parity: float = 0.5
     interleave: int = 4
+    adapt: bool = False
+    target: float = 0.01
+    base_target: float = 0.001
+    latency: float = 30.0
     flush_after: float = 2.0
     rate: float | None = None
     burst_bytes: int = 2400
@@ -48,6 +58,9 @@ class LinkConfig:
         )
         for name, value in (("parity", self.parity), ("base parity", self.base_parity)):
             _demand(0.0 <= value <= 2.0, f"{name} {value} is not within 0 to 2")
+        for name, value in (("target", self.target), ("base target", self.base_target)):
+            _demand(0.0 < value < 1.0, f"{name} {value} is not between 0 and 1")
+        _demand(0.0 <= self.latency < float("inf"), f"latency {self.latency} s is not a time of 0 or more")
         _demand(self.interleave >= 1, f"interleave {self.interleave} is not at least 1 picture")
         _demand(0.0 <= self.flush_after < float("inf"), f"flush time {self.flush_after} s is not a time of 0 or more")
         _demand(self.rate is None or 0.0 < self.rate < float("inf"), f"rate {self.rate} bit/s is not above 0")

@@ -1,16 +1,22 @@
 """Control messages from the station to a sender: msgpack arrays without keys."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import msgpack
 
 from shared.errors import CorruptDataError
 from shared.link.frames import LARGEST_SEQUENCE, MOST_LAYERS
-from shared.link.packet import BLOCK_NUMBERS
+from shared.link.gilbert import GilbertFit
+from shared.link.packet import BLOCK_NUMBERS, COUNTERS
 from shared.link.reed_solomon import LONGEST_CODE_WORD
 
 _MOST_ENTRIES = 65536
+_PARTS = 6
+
+MOST_OTHERS = 256
+"""Blocks after the first one that is not stored about which a report can speak."""
 
 
 class Request(NamedTuple):
@@ -31,19 +37,39 @@ class Request(NamedTuple):
         return index // 8 < len(self.missing) and bool(self.missing[index // 8] >> index % 8 & 1)
 
 
-@dataclass(frozen=True)
-class Echo:
+class Echo(NamedTuple):
     """The packet heard last: lets the sender measure the round trip.
 
     Attributes:
-        block: number modulo 2**16.
-        symbol: its place in the block.
+        counter: of that packet, modulo 2**16.
         held: milliseconds between its arrival and the report.
     """
 
-    block: int
-    symbol: int
+    counter: int
     held: int
+
+
+class StoredBlocks(NamedTuple):
+    """Blocks all of whose layers are stored; said again in every report, so that a lost one costs nothing.
+
+    Attributes:
+        first: number of the first block of the run, modulo 2**16.
+        run: so many blocks from it on are stored.
+        others: bit i of byte i // 8 (lowest first) says that block ``first + run + 1 + i`` is stored as well.
+    """
+
+    first: int
+    run: int
+    others: bytes
+
+    def numbers(self) -> Iterator[int]:
+        """The blocks' numbers modulo 2**16."""
+        for step in range(self.run):
+            yield (self.first + step) % BLOCK_NUMBERS
+        start = self.first + self.run + 1
+        for i in range(8 * len(self.others)):
+            if self.others[i // 8] >> i % 8 & 1:
+                yield (start + i) % BLOCK_NUMBERS
 
 
 @dataclass(frozen=True)
@@ -55,12 +81,16 @@ class Report:
         requests: blocks that want repair.
         complete: blocks that are whole although some of their layers are not acknowledged yet.
         echo: the packet heard last, None if there is nothing new to measure.
+        stored: blocks that are whole and stored, None if there are none.
+        fit: what the channel does to packets, None if it is not known or as it was said last.
     """
 
     acknowledged: tuple[tuple[int, int], ...] = ()
     requests: tuple[Request, ...] = ()
     complete: tuple[int, ...] = ()
-    echo: Echo | None = field(default=None)
+    echo: Echo | None = None
+    stored: StoredBlocks | None = None
+    fit: GilbertFit | None = None
 
 
 def encode_report(report: Report) -> bytes:
@@ -74,9 +104,14 @@ def encode_report(report: Report) -> bytes:
     requests: list[int | bytes] = []
     for request in report.requests:
         requests += request
-    echo = [] if report.echo is None else [report.echo.block, report.echo.symbol, report.echo.held]
-    message: list[list[int] | list[int | bytes]] = [acknowledged, echo, requests]
-    message.append(list(report.complete))
+    message: list[Sequence[object]] = [
+        acknowledged,
+        [*(report.echo or ())],
+        requests,
+        report.complete,
+        [*(report.stored or ())],
+        () if report.fit is None else report.fit.to_wire(),
+    ]
     while message and not message[-1]:
         message.pop()
     packed: bytes = msgpack.packb(message)
@@ -93,11 +128,13 @@ def parse_report(message: bytes) -> Report:
         parts = msgpack.unpackb(message, max_array_len=_MOST_ENTRIES, max_bin_len=64, max_str_len=0, max_map_len=0)
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise CorruptDataError("a control message is not msgpack") from error
-    if not isinstance(parts, list) or len(parts) > 4 or not all(isinstance(part, list) for part in parts):
+    if not isinstance(parts, list) or len(parts) > _PARTS or not all(isinstance(part, list) for part in parts):
         raise CorruptDataError("a control message is no report")
-    parts += [[]] * (4 - len(parts))
-    acknowledged, echo, requests, complete = parts
-    return Report(_acknowledged(acknowledged), _requests(requests), _complete(complete), _echo(echo))
+    parts += [[]] * (_PARTS - len(parts))
+    acknowledged, echo, requests, complete, stored, fit = parts
+    return Report(
+        _acknowledged(acknowledged), _requests(requests), _complete(complete), _echo(echo), _stored(stored), _fit(fit)
+    )
 
 
 def _acknowledged(values: list[object]) -> tuple[tuple[int, int], ...]:
@@ -131,13 +168,23 @@ def _complete(values: list[object]) -> tuple[int, ...]:
 def _echo(values: list[object]) -> Echo | None:
     if not values:
         return None
-    if len(values) != 3:
-        raise CorruptDataError("a report echoes something that is no symbol")
-    return Echo(
-        _number(values[0], BLOCK_NUMBERS - 1),
-        _number(values[1], LONGEST_CODE_WORD - 1),
-        _number(values[2], 0xFFFFFFFF),
-    )
+    if len(values) != 2:
+        raise CorruptDataError("a report echoes something that is no packet")
+    return Echo(_number(values[0], COUNTERS - 1), _number(values[1], 0xFFFFFFFF))
+
+
+def _stored(values: list[object]) -> StoredBlocks | None:
+    if not values:
+        return None
+    if len(values) != 3 or not isinstance(values[2], bytes) or len(values[2]) > MOST_OTHERS // 8:
+        raise CorruptDataError("a report lists stored blocks that cannot be")
+    return StoredBlocks(_number(values[0], BLOCK_NUMBERS - 1), _number(values[1], BLOCK_NUMBERS // 4), values[2])
+
+
+def _fit(values: list[object]) -> GilbertFit | None:
+    if not values:
+        return None
+    return GilbertFit.from_wire(values)
 
 
 def _number(value: object, largest: int) -> int:

@@ -1,6 +1,9 @@
 """What the link tells its owner."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
+
+from shared.link.envelope import Cause
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,18 @@ class LayerSent:
 
 
 SenderEvent = LayerAcknowledged | LayerSent
+
+
+@dataclass(frozen=True)
+class PacketRefused:
+    """At the station: a packet was refused, the first for this cause since the station began.
+
+    Attributes:
+        cause: why.
+        detail: one sentence.
+        path: where it came from.
+    """
+
+    cause: Cause
+    detail: str
+    path: Hashable

@@ -1,69 +1,76 @@
-"""Packets: one symbol or one control message, its header and its checksum (``docs/protocol.md``).
+"""Packets: one symbol or one control message, its place, its header (``docs/protocol.md``, section 1).
 
-    long:   flags  sender (4)  epoch (2)  [body]  CRC-32 (4)
-    short:  flags  tag (1)                [body]  CRC-32 (4)
+    unsealed, long:   flags  sender (4)  epoch (2)  counter (2)  body             CRC-32 (4)
+    unsealed, short:  flags  tag (1)                counter (2)  body             CRC-32 (4)
+    sealed:           flags  tag (1)                counter (2)  encrypted body   Poly1305 tag (16)
+    hello:            flags  sender (4)  session (5)  ...                         MAC (16)
 
-The checksum always runs over sender and epoch first, whether they are in the packet or not: a short header names its
-session by an 8-bit tag, which is only a hint where to look, and the checksum proves the choice. This is what keeps the
-header of a packet in the middle of a session at 4 bytes (the idea of QUIC's short header, RFC 9000 section 17.3,
-with the pseudo-header of RFC 768).
+This module knows the bytes of headers and bodies. What protects them, and so decides whose packet it is, are the
+envelopes: `shared.link.plain` and `shared.link.sealed`.
 """
 
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from shared.errors import CorruptDataError
 from shared.link.reed_solomon import LONGEST_CODE_WORD
 
-_VERSION_MASK = 0xC0
-_VERSION = 0x40
-_SEALED = 0x20
-_LONG = 0x10
-_CONTROL = 0x08
-_CODED = 0x04
-_POLL = 0x02
-_MUTE = 0x01
-_RESET = 0x01
+VERSION = 2
+"""Of the protocol that this code speaks."""
 
-_IDENTITY = struct.Struct(">IH")
+VERSION_MASK = 0xC0
+VERSION_BITS = 0x80
+EXTENDED = 0xC0
+"""Top bits of packets whose version stands in their second byte: 0 for a version answer, 3 and up for the future."""
+
+SEALED = 0x20
+LONG = 0x10
+CONTROL = 0x08
+CODED = 0x04
+POLL = 0x02
+MUTE = 0x01
+RESET = 0x01
+"""In control packets, in the place of `MUTE`."""
+
+HELLO = SEALED | LONG
+"""Both: a sealed packet has no long header, its session is made known by hello packets."""
+
+COUNTERS = 1 << 16
+BLOCK_NUMBERS = 1 << 16
+
 _BLOCK = struct.Struct(">H")
 _CODE = struct.Struct(">BBB")
 _CHECKSUM = struct.Struct(">I")
-
-BLOCK_NUMBERS = 1 << 16
-LARGEST_HEADER = 1 + _IDENTITY.size + _BLOCK.size + _CODE.size + _CHECKSUM.size
-"""Bytes of a packet that are not its symbol, at most; 5 fewer with a short header, 3 fewer uncoded."""
+_VERSIONS_ECHO = 4
+LONGEST_ANSWER = 2 + _VERSIONS_ECHO + 16 + _CHECKSUM.size
 
 
-class SessionIdentity(NamedTuple):
-    """Who sends, and since which start.
+class OutgoingPacket(NamedTuple):
+    """A packet on its way to a transport.
 
     Attributes:
-        sender: u32, kept for life.
-        epoch: u16, another at every start of the sender.
+        data: its bytes.
+        priority: 0 for base layers and what concerns all, 1 for refinements.
     """
 
-    sender: int
-    epoch: int
+    data: bytes
+    priority: int
 
-    @property
-    def tag(self) -> int:
-        """The 8-bit hint that stands for the identity in short headers."""
-        folded = 0
-        for byte in _IDENTITY.pack(*self):
-            folded = folded * 5 + byte & 0xFF
-        return folded
 
-    @property
-    def checksum_seed(self) -> int:
-        """CRC-32 of the identity, with which the checksum of every packet of the session begins."""
-        return zlib.crc32(_IDENTITY.pack(*self))
+class Incoming(NamedTuple):
+    """What an envelope held, proved to be of its session.
 
-    def is_newer_than(self, other: Self) -> bool:
-        """Whether this start of the same sender came after ``other`` (serial number arithmetic, RFC 1982)."""
-        return 0 < (self.epoch - other.epoch) % 0x10000 < 0x8000
+    Attributes:
+        flags: first byte of the packet.
+        counter: number of the packet in its session and direction, not cut to 16 bits.
+        body: the body.
+    """
+
+    flags: int
+    counter: int
+    body: bytes
 
 
 @dataclass(frozen=True)
@@ -75,10 +82,9 @@ class DataPacket:
         index: place of the symbol in the code word: 0 to k-1 source, k to k+m-1 repair.
         k: source symbols of the block.
         m: repair symbols of its code; an uncoded block has k = 1, m = 0, index = 0.
-        symbol: at least one byte.
+        symbol: empty in a question, which only asks what the station has of the block.
         poll: the sender has nothing more to send for the block of its own accord and would like to hear.
         mute: the sender cannot hear: nothing is to be answered.
-        long: the header named sender and epoch.
     """
 
     block: int
@@ -88,114 +94,106 @@ class DataPacket:
     symbol: bytes
     poll: bool = False
     mute: bool = False
-    long: bool = True
 
     @property
     def coded(self) -> bool:
         """Whether the header carries index, k and m."""
         return self.m > 0 or self.k > 1
 
-
-@dataclass(frozen=True)
-class SplitPacket:
-    """A packet taken apart as far as that goes without knowing its session."""
-
-    flags: int
-    identity: SessionIdentity | None
-    tag: int | None
-    body: bytes
-    _covered: bytes
-    _checksum: int
-
     @property
-    def control(self) -> bool:
-        """Whether the body is a control message."""
-        return bool(self.flags & _CONTROL)
-
-    @property
-    def reset(self) -> bool:
-        """Whether it is the station's word that it does not know the session of ``tag``."""
-        return self.control and bool(self.flags & _RESET)
-
-    def belongs_to(self, seed: int) -> bool:
-        """Whether the checksum holds for a session with this `SessionIdentity.checksum_seed`."""
-        return zlib.crc32(self._covered, seed) == self._checksum
-
-    def data(self) -> DataPacket:
-        """The symbol and its place.
-
-        Raises:
-            CorruptDataError: if the header contradicts itself.
-        """
-        body = self.body
-        coded = bool(self.flags & _CODED)
-        start = _BLOCK.size + (_CODE.size if coded else 0)
-        if len(body) <= start:
-            raise CorruptDataError("a data packet has no symbol")
-        (block,) = _BLOCK.unpack_from(body)
-        index, k, m = _CODE.unpack_from(body, _BLOCK.size) if coded else (0, 1, 0)
-        if k < 1 or k + m > LONGEST_CODE_WORD or index >= k + m or (coded and k + m < 2):
-            raise CorruptDataError(f"a data packet names symbol {index} of a code with k={k}, m={m}")
-        flags = self.flags
-        return DataPacket(
-            block, index, k, m, body[start:], bool(flags & _POLL), bool(flags & _MUTE), bool(flags & _LONG)
-        )
+    def flags(self) -> int:
+        """Those bits of the first byte that speak of the body."""
+        return (self.coded and CODED) | (self.poll and POLL) | (self.mute and MUTE)
 
 
-def data_overhead(*, coded: bool, long: bool) -> int:
-    """Bytes of a data packet besides its symbol."""
-    return 1 + (_IDENTITY.size if long else 1) + _BLOCK.size + (_CODE.size if coded else 0) + _CHECKSUM.size
+def place_bytes(*, coded: bool) -> int:
+    """Bytes of a data packet's body before its symbol."""
+    return _BLOCK.size + (_CODE.size if coded else 0)
 
 
-def encode_data(identity: SessionIdentity, packet: DataPacket) -> bytes:
-    """Bytes of a data packet; sender and epoch go along if ``packet.long``."""
-    flags = (packet.long and _LONG) | (packet.coded and _CODED) | (packet.poll and _POLL) | (packet.mute and _MUTE)
+def encode_data(packet: DataPacket) -> bytes:
+    """Body of a data packet; its flags go into the header."""
     body = _BLOCK.pack(packet.block)
     if packet.coded:
         body += _CODE.pack(packet.index, packet.k, packet.m)
-    return _close(identity, flags, body + packet.symbol, long=packet.long)
+    return body + packet.symbol
 
 
-def encode_control(identity: SessionIdentity, message: bytes) -> bytes:
-    """Bytes of a control packet for the sender of a session; always with the short header, for it knows itself."""
-    return _close(identity, _CONTROL, message, long=False)
+def parse_data(flags: int, body: bytes) -> DataPacket:
+    """Read a data packet's body.
+
+    Raises:
+        CorruptDataError: if it is cut short or contradicts itself.
+    """
+    coded = bool(flags & CODED)
+    start = place_bytes(coded=coded)
+    if len(body) < start + coded:
+        raise CorruptDataError("a data packet has no symbol")
+    (block,) = _BLOCK.unpack_from(body)
+    index, k, m = _CODE.unpack_from(body, _BLOCK.size) if coded else (0, 1, 0)
+    if k < 1 or k + m > LONGEST_CODE_WORD or index >= k + m or (coded and k + m < 2):
+        raise CorruptDataError(f"a data packet names symbol {index} of a code with k={k}, m={m}")
+    return DataPacket(block, index, k, m, body[start:], bool(flags & POLL), bool(flags & MUTE))
 
 
-CONTROL_OVERHEAD = 2 + _CHECKSUM.size
-"""Bytes of a control packet besides its message."""
+def check_version(data: bytes) -> None:
+    """Look at the version of a packet.
+
+    Raises:
+        OtherVersionError: if it is not ours.
+    """
+    if not data or data[0] & VERSION_MASK != VERSION_BITS:
+        raise OtherVersionError("a packet is of another protocol version")
+
+
+class OtherVersionError(CorruptDataError):
+    """A packet of a protocol version that this code does not speak."""
+
+
+def unwrap_counter(wire: int, highest: int | None, modulus: int) -> int:
+    """The number nearest to ``highest`` that is ``wire`` modulo ``modulus``.
+
+    Where nothing is known yet it is one round above zero, so that what came before the first packet heard has a number
+    as well.
+    """
+    if highest is None:
+        return wire + modulus
+    step = (wire - highest) % modulus
+    return highest + (step if step < modulus // 2 else step - modulus)
 
 
 def encode_reset(tag: int) -> bytes:
-    """Bytes of the answer to a short header that no session fits: "say who you are"."""
-    data = bytes([_VERSION | _CONTROL | _RESET, tag])
-    return data + _CHECKSUM.pack(zlib.crc32(data))
+    """The answer to a packet that no session fits: "say who you are"."""
+    return _summed(bytes([VERSION_BITS | CONTROL | RESET, tag]))
 
 
-def split_packet(data: bytes) -> SplitPacket:
-    """Take a packet apart; nothing is proved before `SplitPacket.belongs_to`.
+def reset_tag(data: bytes) -> int | None:
+    """The tag that a reset names, None if the packet is no reset.
 
-    Raises:
-        CorruptDataError: if it is too short, of another version or sealed.
+    A reset proves nothing; whoever acts on it must do nothing that a stranger's could abuse.
     """
-    if len(data) < 2 + _CHECKSUM.size:
-        raise CorruptDataError("a packet is too short")
-    flags = data[0]
-    if flags & _VERSION_MASK != _VERSION:
-        raise CorruptDataError("a packet is of another protocol version")
-    if flags & _SEALED:
-        raise CorruptDataError("a packet is sealed, which this version cannot open")
-    covered = data[: -_CHECKSUM.size]
-    (checksum,) = _CHECKSUM.unpack(data[-_CHECKSUM.size :])
-    if not flags & _LONG:
-        return SplitPacket(flags, None, data[1], covered[2:], covered, checksum)
-    start = 1 + _IDENTITY.size
-    if len(covered) < start:
-        raise CorruptDataError("a packet is too short")
-    identity = SessionIdentity(*_IDENTITY.unpack_from(data, 1))
-    return SplitPacket(flags, identity, None, covered[start:], covered, checksum)
+    if len(data) != 2 + _CHECKSUM.size or data[0] != VERSION_BITS | CONTROL | RESET or _summed(data[:2]) != data:
+        return None
+    return data[1]
 
 
-def _close(identity: SessionIdentity, flags: int, body: bytes, *, long: bool) -> bytes:
-    name = _IDENTITY.pack(*identity) if long else bytes([identity.tag])
-    data = bytes([_VERSION | flags]) + name + body
-    return data + _CHECKSUM.pack(zlib.crc32(data, identity.checksum_seed))
+def encode_versions(refused: bytes) -> bytes:
+    """The answer to a packet of a version that is not spoken here: those that are."""
+    echo = refused[:_VERSIONS_ECHO].ljust(_VERSIONS_ECHO, b"\0")
+    return _summed(bytes([EXTENDED | CONTROL, 0]) + echo + bytes([VERSION]))
+
+
+def spoken_versions(data: bytes) -> tuple[int, ...] | None:
+    """The versions that the other end speaks if the packet is a version answer to one of ours, else None."""
+    if not 2 + _VERSIONS_ECHO + 1 + _CHECKSUM.size <= len(data) <= LONGEST_ANSWER:
+        return None
+    inner = data[: -_CHECKSUM.size]
+    if inner[:2] != bytes([EXTENDED | CONTROL, 0]) or _summed(inner) != data:
+        return None
+    if inner[2] & VERSION_MASK != VERSION_BITS:
+        return None
+    return tuple(inner[2 + _VERSIONS_ECHO :])
+
+
+def _summed(data: bytes) -> bytes:
+    return data + _CHECKSUM.pack(zlib.crc32(data))

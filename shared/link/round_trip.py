@@ -11,11 +11,11 @@ class RoundTrip:
     """Smoothed round-trip time of a session.
 
     Args:
-        floor: seconds; the time-out is never shorter.
+        initial: seconds to wait for an answer while no round trip has been measured.
     """
 
-    def __init__(self, floor: float) -> None:
-        self._floor = floor
+    def __init__(self, initial: float) -> None:
+        self._initial = initial
         self._variation = 0.0
         self.smoothed: float | None = None
         self.shortest: float | None = None
@@ -32,7 +32,7 @@ class RoundTrip:
 
     def wait(self, doublings: int) -> float:
         """Seconds to wait for an answer after ``doublings`` waits in vain."""
-        base = self._floor
+        base = self._initial
         if self.smoothed is not None:
-            base = max(base, self.smoothed + 4 * self._variation + _TO_ANSWER)
+            base = self.smoothed + 4 * self._variation + _TO_ANSWER
         return min(base * 2.0 ** min(doublings, 16), max(LONGEST_WAIT, base))

@@ -10,10 +10,18 @@ last, a link that is always busy would never ask.
 from collections import deque
 from dataclasses import dataclass, field
 
-from shared.link.blocks import LayerKey, OutgoingBlock, close_coded_block, close_uncoded_block, remaining
+from shared.link.blocks import (
+    BlockShape,
+    LayerKey,
+    OutgoingBlock,
+    close_coded_block,
+    close_uncoded_block,
+    remaining,
+)
 from shared.link.config import LinkConfig
 from shared.link.frames import Piece
-from shared.link.packet import data_overhead
+from shared.link.packet import place_bytes
+from shared.link.parity import LOWER_LAYERS, ParityPlan
 
 PRIORITIES = (0, 1)
 """Base layers, refinements."""
@@ -47,27 +55,37 @@ class _Class:
     waiting: deque[Piece] = field(default_factory=deque)
     waiting_since: float = 0.0
     pictures: set[int] = field(default_factory=set)
-    fresh: deque[OutgoingBlock] = field(default_factory=deque)
+    fresh: deque[deque[OutgoingBlock]] = field(default_factory=deque)
     repairs: deque[tuple[OutgoingBlock, int]] = field(default_factory=deque)
     questions: deque[tuple[OutgoingBlock, int]] = field(default_factory=deque)
     since_question: int = 0
 
 
 class SendQueue:
-    """Keeps the order; knows nothing of time-outs and budgets."""
+    """Keeps the order; knows nothing of time-outs and budgets.
 
-    def __init__(self, config: LinkConfig) -> None:
+    Args:
+        config: settings of the session.
+        parity: how blocks are protected.
+        overhead: bytes that the session's envelope takes of every packet, at most.
+    """
+
+    def __init__(self, config: LinkConfig, parity: ParityPlan, overhead: int) -> None:
         self._config = config
+        self._parity = parity
+        self._overhead = overhead
         self._repeats = config.repeats if config.simplex else 1
-        self._classes = tuple(_Class(config.parity_of(priority) > 0) for priority in PRIORITIES)
+        self._classes = tuple(_Class(parity.is_coded(priority)) for priority in PRIORITIES)
+        self._now = 0.0
         self._closed: list[OutgoingBlock] = []
 
     def add(self, piece: Piece, now: float) -> None:
         """Let a layer wait for its block."""
+        self._now = now
         group = self._classes[_priority(piece.layer)]
         if not group.waiting:
             group.waiting_since = now
-        elif group.coded and piece.sequence not in group.pictures and len(group.pictures) >= self._config.interleave:
+        elif group.coded and piece.sequence not in group.pictures and self._is_full(_priority(piece.layer)):
             self._close(_priority(piece.layer))
             group.waiting_since = now
         group.waiting.append(piece)
@@ -108,21 +126,21 @@ class SendQueue:
 
     def close_due(self, now: float) -> None:
         """Close the blocks whose time has come, and those that are full."""
+        self._now = now
         for priority in PRIORITIES:
             group = self._classes[priority]
             if not _gathers(group):
                 continue
             # Full means that one more picture could only begin another block; later layers of the same picture come
             # in the same submission, thus before this is asked.
-            full = len(group.pictures) >= self._config.interleave
-            if full or now >= group.waiting_since + self._config.flush_after:
+            if self._is_full(priority) or now >= group.waiting_since + self._config.flush_after:
                 self._close(priority)
 
-    def choose(self, *, long: bool, peek: bool = False) -> Choice | None:
+    def choose(self, overhead: int, *, peek: bool = False) -> Choice | None:
         """The next symbol, without taking it.
 
         Args:
-            long: the packet will have the long header.
+            overhead: bytes that the envelope takes of this packet.
             peek: only look: close no block for it.
 
         Returns:
@@ -131,7 +149,7 @@ class SendQueue:
         base, refinements = (self._first(priority) for priority in PRIORITIES)
         if base is not None:
             return base
-        choice = self._uncoded(long=long, base_only=refinements is not None) or refinements
+        choice = self._uncoded(overhead, base_only=refinements is not None) or refinements
         # The link is free now, so base layers that gather go now, in a smaller block than they might have had. Without
         # a return path nothing could mend a burst over a small block, so there they wait for company instead,
         # `flush_after` at most, and refinements use the time.
@@ -161,9 +179,14 @@ class SendQueue:
                 self._classes[_priority(cut.layer)].waiting[0] = cut
             self._closed.append(block)
             if block.plan:
-                group.fresh.append(block)
-        elif block.plan and block.plan[0] == 0:
-            # The next round of a repeated block comes after its neighbours, so that one long burst does not hit all.
+                group.fresh.append(deque([block]))
+            return
+        if self._config.simplex:
+            # Blocks that were closed together take turns, so that a burst hits each of them less. With a way back the
+            # rest of a burst is mended anyway, and the first block had better be whole soon.
+            group.fresh[0].rotate(-1)
+        if block.plan and block.plan[0] == 0:
+            # The next round of a repeated block comes after its neighbours, for the same reason.
             group.fresh.rotate(-1)
 
     def _first(self, priority: int) -> Choice | None:
@@ -171,7 +194,12 @@ class SendQueue:
         for queue in (group.repairs, group.questions):
             while queue and queue[0][0].done:
                 queue.popleft()
-        while group.fresh and (group.fresh[0].done or not group.fresh[0].plan):
+        while group.fresh:
+            row = group.fresh[0]
+            while row and (row[0].done or not row[0].plan):
+                row.popleft()
+            if row:
+                break
             group.fresh.popleft()
         if group.repairs:
             return Choice(*group.repairs[0], queue=group.repairs)
@@ -179,12 +207,12 @@ class SendQueue:
         if group.questions and (nothing_new or group.since_question >= _NEW_PER_QUESTION):
             return Choice(*group.questions[0], queue=group.questions)
         if group.fresh:
-            return Choice(group.fresh[0], group.fresh[0].plan[0])
+            return Choice(group.fresh[0][0], group.fresh[0][0].plan[0])
         return None
 
-    def _uncoded(self, *, long: bool, base_only: bool) -> Choice | None:
+    def _uncoded(self, overhead: int, *, base_only: bool) -> Choice | None:
         """A packet of layers that need no code; what base layers leave of it, refinements fill."""
-        room = self._config.packet_bytes - data_overhead(coded=False, long=long)
+        room = self._config.packet_bytes - overhead - place_bytes(coded=False)
         pieces: list[Piece] = []
         size = 0
         for group in self._classes[: 1 if base_only else 2]:
@@ -201,22 +229,29 @@ class SendQueue:
         cut = remaining(pieces, cursor)[0] if cursor.offset is not None else None
         return Choice(block, 0, unframed=((whole.count(0), whole.count(1)), cut))
 
+    def _is_full(self, priority: int) -> bool:
+        """Whether as many pictures gather as share a block."""
+        return len(self._classes[priority].pictures) >= self._parity.interleave(priority, self._now)
+
     def _close(self, priority: int) -> None:
         """Make blocks of all that waits in a class."""
         group = self._classes[priority]
         pieces = [*group.waiting]
+        row: deque[OutgoingBlock] = deque()
+        cost = self._overhead + place_bytes(coded=True)
+        shape = BlockShape(
+            largest=self._config.packet_bytes - cost,
+            packet_cost=cost + LOWER_LAYERS,
+            repairs=lambda k: self._parity.repairs(priority, k, self._now),
+            repeats=self._repeats,
+            may_be_asked=not self._config.simplex,
+        )
         while pieces:
-            block, cursor = close_coded_block(
-                pieces,
-                priority,
-                packet_bytes=self._config.packet_bytes,
-                parity=self._config.parity_of(priority),
-                repeats=self._repeats,
-                may_be_asked=not self._config.simplex,
-            )
-            group.fresh.append(block)
+            block, cursor = close_coded_block(pieces, priority, shape)
+            row.append(block)
             self._closed.append(block)
             pieces = remaining(pieces, cursor)
+        group.fresh.append(row)
         group.waiting.clear()
         group.pictures.clear()
 

@@ -5,8 +5,10 @@ from collections.abc import Hashable
 
 from shared.errors import CorruptDataError
 from shared.link.config import LinkConfig
-from shared.link.events import LayerReceived
-from shared.link.packet import SplitPacket, encode_reset, split_packet
+from shared.link.envelope import Admitted, Cause, Gate, RefusedError
+from shared.link.events import LayerReceived, PacketRefused
+from shared.link.packet import encode_reset, encode_versions
+from shared.link.plain import PlainGate
 from shared.link.station_session import StationSession
 from shared.link.statistics import StationStatistics
 
@@ -18,8 +20,9 @@ MOST_BUFFERED_BYTES_OF_ONE = 16 << 20
 MOST_UNFINISHED_BLOCKS = 256
 """Of one sender."""
 
-_RESETS_REMEMBERED = 256
-_RESET_EVERY = 1.0
+_ANSWERS_REMEMBERED = 256
+_ANSWER_EVERY = 1.0
+"""Seconds between two answers to strangers on one path."""
 
 
 class Station:
@@ -32,18 +35,21 @@ class Station:
     Args:
         config: settings; of these the station uses ``packet_bytes``, and ``simplex`` to answer nobody.
         now: seconds; all times must come from one clock that does not run backwards.
+        gate: decides which packets are taken; None takes unsealed ones of anybody.
     """
 
-    def __init__(self, config: LinkConfig, *, now: float) -> None:
+    def __init__(self, config: LinkConfig, *, now: float, gate: Gate | None = None) -> None:
         self.config = config
+        self._gate = PlainGate() if gate is None else gate
         self._sessions: OrderedDict[int, StationSession] = OrderedDict()
-        self._by_tag: dict[int, dict[int, StationSession]] = {}
         self._timers: dict[int, float] = {}
         self._events: deque[LayerReceived] = deque()
         self._buffered = 0
         self._past = StationStatistics()
-        self._resets: deque[tuple[Hashable, bytes]] = deque()
-        self._reset_times: OrderedDict[tuple[Hashable, int], float] = OrderedDict()
+        self._answers: deque[tuple[Hashable, bytes]] = deque()
+        self._answer_times: OrderedDict[tuple[Hashable, int], float] = OrderedDict()
+        self._refusals: deque[PacketRefused] = deque()
+        self._causes_told: set[Cause] = set()
         self._now = now
 
     def receive_packet(self, data: bytes, now: float, path: Hashable = None) -> None:
@@ -56,19 +62,22 @@ class Station:
         """
         self._now = now
         try:
-            packet = split_packet(data)
-            session = self._find(packet, now, path)
-            if session is None:
-                return
-            symbol = packet.data()
-        except CorruptDataError:
-            self._past.packets_rejected += 1
+            admitted = self._gate.admit(data)
+        except RefusedError as error:
+            self._refuse(error, data, now, path)
+            return
+        if admitted is None:
+            return
+        session = self._session(admitted)
+        if admitted.incoming is None:
+            # It may be a recording of an old hello, so it does not say where the sender is now.
+            session.greet()
             return
         session.path = path
-        self._sessions.move_to_end(session.identity.sender)
+        self._sessions.move_to_end(session.sender)
         before = session.buffered_bytes
         try:
-            session.receive(symbol, len(data), now)
+            session.receive(admitted.incoming, len(data), now)
         except CorruptDataError:
             session.statistics.packets_rejected += 1
         self._buffered += session.buffered_bytes - before
@@ -98,13 +107,13 @@ class Station:
             packets += ((session.path, packet) for packet in session.reports(now, self.config.packet_bytes))
             self._touch(session)
         if not self.config.simplex:
-            packets += self._resets
-        self._resets.clear()
+            packets += self._answers
+        self._answers.clear()
         return packets
 
     def next_timer(self) -> float | None:
         """Seconds at which to call `handle_timer` and `packets_to_send` again; None if only packets bring work."""
-        if self._resets:
+        if self._answers:
             return self._now
         return min(self._timers.values(), default=None)
 
@@ -115,6 +124,16 @@ class Station:
     def next_event(self) -> LayerReceived | None:
         """The next layer received, None if there is none."""
         return self._events.popleft() if self._events else None
+
+    def next_refusal(self) -> PacketRefused | None:
+        """The first packet that was refused for a cause, once for each cause; None if there is nothing to tell."""
+        return self._refusals.popleft() if self._refusals else None
+
+    def forget(self, sender: int) -> None:
+        """Give up what is known of a sender, because its key was revoked."""
+        session = self._sessions.get(sender)
+        if session is not None:
+            self._drop(session)
 
     @property
     def senders(self) -> list[int]:
@@ -135,50 +154,39 @@ class Station:
             totals.add(session.statistics)
         return totals
 
-    def _find(self, packet: SplitPacket, now: float, path: Hashable) -> StationSession | None:
-        """The session of a packet, made if need be; None if the packet is of none."""
-        if packet.control:
-            raise CorruptDataError("a station takes no control packets")
-        if packet.identity is None:
-            tag = packet.tag or 0
-            for session in self._by_tag.get(tag, {}).values():
-                if packet.belongs_to(session.seed):
-                    return session
-            # It may be damaged as well as unknown; nothing can tell.
-            self._past.packets_unknown += 1
-            self._ask_who(tag, now, path)
-            return None
-        identity = packet.identity
-        seed = identity.checksum_seed
-        if not packet.belongs_to(seed):
-            raise CorruptDataError("a packet is damaged")
-        known = self._sessions.get(identity.sender)
+    def _session(self, admitted: Admitted) -> StationSession:
+        """The session of a packet, made if need be."""
+        envelope = admitted.envelope
+        known = self._sessions.get(envelope.sender)
         if known is not None:
-            if known.identity == identity:
+            if known.envelope is envelope:
                 return known
-            if not identity.is_newer_than(known.identity):
-                self._past.packets_stale += 1
-                return None
             self._drop(known)
-        session = StationSession(identity, seed, self._events)
-        self._sessions[identity.sender] = session
-        self._by_tag.setdefault(identity.tag, {})[identity.sender] = session
+        session = self._sessions[envelope.sender] = StationSession(envelope, self._events)
         if len(self._sessions) > MOST_SESSIONS:
             self._drop(next(iter(self._sessions.values())))
             self._past.sessions_dropped += 1
         return session
 
+    def _refuse(self, error: RefusedError, data: bytes, now: float, path: Hashable) -> None:
+        counter = error.cause.value
+        setattr(self._past, counter, getattr(self._past, counter) + 1)
+        if error.cause not in self._causes_told:
+            self._causes_told.add(error.cause)
+            self._refusals.append(PacketRefused(error.cause, str(error), path))
+        if error.tag is not None:
+            self._answer_stranger(error.tag, encode_reset(error.tag), now, path)
+        elif error.cause is Cause.OTHER_VERSION and len(data) > 1:
+            self._answer_stranger(-1, encode_versions(data), now, path)
+
     def _drop(self, session: StationSession) -> None:
-        sender = session.identity.sender
+        sender = session.sender
+        self._gate.forget(session.envelope)
         session.statistics.blocks_dropped += session.unfinished_blocks
         self._past.add(session.statistics)
         self._buffered -= session.buffered_bytes
         self._timers.pop(sender, None)
         del self._sessions[sender]
-        same_tag = self._by_tag[session.identity.tag]
-        del same_tag[sender]
-        if not same_tag:
-            del self._by_tag[session.identity.tag]
 
     def _bound(self, session: StationSession) -> None:
         """Keep unfinished work within bounds: first this sender's, then that of whoever was silent longest."""
@@ -195,18 +203,18 @@ class Station:
     def _touch(self, session: StationSession) -> None:
         at = session.next_timer()
         if at is None or self.config.simplex:
-            self._timers.pop(session.identity.sender, None)
+            self._timers.pop(session.sender, None)
         else:
-            self._timers[session.identity.sender] = at
+            self._timers[session.sender] = at
 
-    def _ask_who(self, tag: int, now: float, path: Hashable) -> None:
-        """Answer a short header of nobody, seldom enough that nobody can be flooded by it."""
-        key = (path, tag)
-        if now - self._reset_times.get(key, -_RESET_EVERY) < _RESET_EVERY:
+    def _answer_stranger(self, about: int, answer: bytes, now: float, path: Hashable) -> None:
+        """Answer a packet of nobody, seldom enough that nobody can be flooded by it."""
+        key = (path, about)
+        if now - self._answer_times.get(key, -_ANSWER_EVERY) < _ANSWER_EVERY:
             return
-        self._reset_times[key] = now
-        self._reset_times.move_to_end(key)
-        if len(self._reset_times) > _RESETS_REMEMBERED:
-            self._reset_times.popitem(last=False)
-        if len(self._resets) < _RESETS_REMEMBERED:
-            self._resets.append((path, encode_reset(tag)))
+        self._answer_times[key] = now
+        self._answer_times.move_to_end(key)
+        if len(self._answer_times) > _ANSWERS_REMEMBERED:
+            self._answer_times.popitem(last=False)
+        if len(self._answers) < _ANSWERS_REMEMBERED:
+            self._answers.append((path, answer))

@@ -2,22 +2,32 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable
+from dataclasses import replace
 from itertools import islice
 
 from shared.errors import CorruptDataError
 from shared.link.blocks import LayerKey
 from shared.link.control import Echo, Report, Request, encode_report
+from shared.link.envelope import StationEnvelope
 from shared.link.events import LayerReceived
 from shared.link.frames import Frame, read_frames
-from shared.link.packet import BLOCK_NUMBERS, CONTROL_OVERHEAD, DataPacket, SessionIdentity, encode_control
+from shared.link.gilbert import GilbertFit, LossObserver
+from shared.link.packet import BLOCK_NUMBERS, COUNTERS, LONG, DataPacket, Incoming, parse_data, unwrap_counter
 from shared.link.reassembly import IncomingBlock, IncomingLayer
 from shared.link.statistics import StationStatistics
+from shared.link.stored_run import StoredRun
 
 ANSWER_AFTER = 0.25
 """Seconds for which acknowledgements are gathered, and for which packets that overtook each other are waited for."""
 
 REQUEST_AFTER = 1.0
 """Seconds until a block is asked for when the sender went on with later ones but did not say that it is at its end."""
+
+_FIT_EVERY = 10.0
+"""Seconds after which the channel is described anew even if it seems unchanged."""
+
+_PACKETS_TO_JUDGE = 20
+"""Packets before the first word about the channel."""
 
 _LAYERS_REMEMBERED = 65536
 _BLOCKS_REMEMBERED = 4096
@@ -28,17 +38,15 @@ _COST_OF_AN_ENTRY = 64
 
 
 class StationSession:
-    """One epoch of one sender.
+    """One start of one sender.
 
     Args:
-        identity: whose.
-        seed: its `SessionIdentity.checksum_seed`.
+        envelope: whose, and what protects it.
         events: where received layers go.
     """
 
-    def __init__(self, identity: SessionIdentity, seed: int, events: deque[LayerReceived]) -> None:
-        self.identity = identity
-        self.seed = seed
+    def __init__(self, envelope: StationEnvelope, events: deque[LayerReceived]) -> None:
+        self.envelope = envelope
         self.path: Hashable = None
         self.mute = False
         self.statistics = StationStatistics()
@@ -55,36 +63,52 @@ class StationSession:
         self._asked: set[int] = set()
         self._acknowledgements: set[LayerKey] = set()
         self._complete: set[int] = set()
-        self._echo: tuple[int, int, float] | None = None
+        self._echo: tuple[int, float] | None = None
         self._report_at: float | None = None
+        self._greeted = False
+        self._stored = StoredRun(self._is_stored)
+        self._losses = LossObserver()
+        self._fit_said: tuple[GilbertFit, float] | None = None
 
-    def receive(self, packet: DataPacket, size: int, now: float) -> None:
+    @property
+    def sender(self) -> int:
+        """Id of the sender."""
+        return self.envelope.sender
+
+    def greet(self) -> None:
+        """The sender made itself known and waits to hear that it is; the next packet tells whether it can."""
+        self._greeted = True
+
+    def receive(self, incoming: Incoming, size: int, now: float) -> None:
         """Take a packet of this session.
 
         Args:
-            packet: the packet.
-            size: its bytes.
+            incoming: the packet.
+            size: bytes of the packet, its header and check included.
             now: seconds.
 
         Raises:
             CorruptDataError: if its contents contradict themselves or what is known; nothing of it is kept.
         """
+        packet = parse_data(incoming.flags, incoming.body)
         self.statistics.packets_received += 1
         self.statistics.bytes_received += size
         self.mute = packet.mute
-        number = self._unwrap(packet.block)
+        self._losses.observe(incoming.counter, now)
+        number = unwrap_counter(packet.block, self._highest, BLOCK_NUMBERS)
         block = self._blocks.get(number)
         if number in self._completed:
-            self.statistics.symbols_duplicate += 1
+            self.statistics.symbols_duplicate += bool(packet.symbol)
+            self.statistics.bytes_spurious += size if packet.symbol else 0
             self._repeat(self._completed[number], now)
-            if not all(self._delivered.get(key) for key in self._completed[number]):
+            if not self._is_stored(number):
                 self._complete.add(number)
                 self._answer(now)
-        elif not packet.coded:
+        elif packet.coded:
+            self._take_symbol(number, block, packet, size, now)
+        elif packet.symbol:
             self._complete_block(number, self._take_frames([*read_frames(packet.symbol)], now))
-        else:
-            self._take_symbol(number, block, packet, now)
-        self._note_progress(number, packet, now)
+        self._note_progress(number, packet, incoming, now)
 
     def acknowledge(self, key: LayerKey, now: float) -> None:
         """The owner has stored a layer."""
@@ -111,17 +135,24 @@ class StationSession:
         pictures: dict[int, int] = {}
         for sequence, layer in self._acknowledgements:
             pictures[sequence] = pictures.get(sequence, 0) | 1 << layer
-        complete = [number % BLOCK_NUMBERS for number in sorted(self._complete) if not self._is_stored(number)]
+        complete = [
+            number % BLOCK_NUMBERS
+            for number in sorted(self._complete)
+            if number in self._completed and not self._is_stored(number)
+        ]
         echo = None
         if self._echo is not None:
-            block, index, heard = self._echo
-            echo = Echo(block % BLOCK_NUMBERS, index, max(0, min(int((now - heard) * 1000), 0xFFFFFFFF)))
+            counter, heard = self._echo
+            echo = Echo(counter % COUNTERS, max(0, min(int((now - heard) * 1000), 0xFFFFFFFF)))
+        stored = None if self._highest is None else self._stored.say(self._highest)
+        fit = self._fit_to_say(now)
         self._acknowledgements.clear()
         self._complete.clear()
         self._echo = None
         self._report_at = None
-        messages = _pack(sorted(pictures.items()), requests, complete, echo, packet_bytes - CONTROL_OVERHEAD)
-        packets = [encode_control(self.identity, message) for message in messages]
+        whole = Report(tuple(sorted(pictures.items())), tuple(requests), tuple(complete), echo, stored, fit)
+        messages = _pack(whole, packet_bytes - self.envelope.overhead)
+        packets = [self.envelope.wrap(message) for message in messages]
         self.statistics.requests_sent += len(requests)
         self.statistics.reports_sent += len(packets)
         self.statistics.report_bytes_sent += sum(map(len, packets))
@@ -140,15 +171,7 @@ class StationSession:
         """Blocks of which something is wanting."""
         return len(self._blocks)
 
-    def _unwrap(self, wire: int) -> int:
-        """The block number nearest to the highest seen that is ``wire`` modulo 2**16."""
-        if self._highest is None:
-            # One round above zero, so that what came before the first packet heard has a number as well.
-            return wire + BLOCK_NUMBERS
-        step = (wire - self._highest) % BLOCK_NUMBERS
-        return self._highest + (step if step < BLOCK_NUMBERS // 2 else step - BLOCK_NUMBERS)
-
-    def _take_symbol(self, number: int, block: IncomingBlock | None, packet: DataPacket, now: float) -> None:
+    def _take_symbol(self, number: int, block: IncomingBlock | None, packet: DataPacket, size: int, now: float) -> None:
         # A source symbol is read before it is kept: one that is not made of frames is as good as lost.
         frames = [*read_frames(packet.symbol)] if packet.index < packet.k else []
         if block is None:
@@ -174,6 +197,7 @@ class StationSession:
         self.buffered_bytes += block.bytes - before
         if not new:
             self.statistics.symbols_duplicate += 1
+            self.statistics.bytes_spurious += size
             self._repeat(self._block_layers[number], now)
             return
         self._block_layers[number] |= self._take_frames(frames, now)
@@ -252,7 +276,7 @@ class StationSession:
         self._drop_layer(key)
         self._remember(key, acknowledged=False)
         self.statistics.layers_received += 1
-        self._events.append(LayerReceived(self.identity.sender, *key, frame.layers, payload))
+        self._events.append(LayerReceived(self.sender, *key, frame.layers, payload))
 
     def _drop_layer(self, key: LayerKey) -> None:
         layer = self._layers.pop(key, None)
@@ -272,20 +296,22 @@ class StationSession:
             self._acknowledgements.update(stored)
             self._answer(now)
 
-    def _note_progress(self, number: int, packet: DataPacket, now: float) -> None:
+    def _note_progress(self, number: int, packet: DataPacket, incoming: Incoming, now: float) -> None:
         """Decide when to report, and which blocks to ask for."""
         if packet.mute:
             self._complete.clear()
             self._requests.clear()
             return
-        self._echo = (number, packet.index, now)
-        if packet.long:
+        self._echo = (incoming.counter, now)
+        self._stored.heard_of(number)
+        if incoming.flags & LONG or self._greeted:
+            self._greeted = False
             self._answer(now)
         if self._highest is not None and number > self._highest and len(self._requests) < _BLOCKS_REMEMBERED:
             for gap in range(max(self._highest + 1, number - _GAPS_WATCHED), number):
                 self._requests[gap] = now + REQUEST_AFTER
         self._highest = number if self._highest is None else max(self._highest, number)
-        if number not in self._blocks:
+        if number in self._completed:
             self._requests.pop(number, None)
         elif number in self._requests or packet.poll:
             # While symbols of a block keep coming there is nothing to ask for.
@@ -306,19 +332,47 @@ class StationSession:
         return Request(number % BLOCK_NUMBERS, block.needed, block.missing())
 
     def _is_stored(self, number: int) -> bool:
-        return all(self._delivered.get(key) for key in self._completed.get(number, ()))
+        layers = self._completed.get(number)
+        return layers is not None and all(self._delivered.get(key) for key in layers)
+
+    def _fit_to_say(self, now: float) -> GilbertFit | None:
+        """What the channel does, if the sender does not know it yet."""
+        fit = self._losses.fit(now)
+        if fit.packets < _PACKETS_TO_JUDGE:
+            return None
+        if self._fit_said is not None:
+            said, at = self._fit_said
+            alike = abs(fit.loss - said.loss) <= 0.1 * said.loss and abs(fit.burst - said.burst) <= 0.1 * said.burst
+            if fit.to_wire() == said.to_wire() or (alike and now - at < _FIT_EVERY):
+                return None
+        self._fit_said = (fit, now)
+        return fit
 
 
-def _pack(
-    pictures: list[tuple[int, int]], requests: list[Request], complete: list[int], echo: Echo | None, room: int
-) -> list[bytes]:
-    """Reports of at most ``room`` bytes each that say it all together."""
-    message = encode_report(Report(tuple(pictures), tuple(requests), tuple(complete), echo))
-    entries = len(pictures) + len(requests) + len(complete)
-    if len(message) <= room or entries <= 1:
+def _pack(report: Report, room: int) -> list[bytes]:
+    """Reports of at most ``room`` bytes each that say it all together, as far as each single thing fits."""
+    message = encode_report(report)
+    if len(message) <= room:
         return [message]
-    first, second = slice(0, None, 2), slice(1, None, 2)
-    return [
-        *_pack(pictures[first], requests[first], complete[first], echo, room),
-        *_pack(pictures[second], requests[second], complete[second], None, room),
-    ]
+    if report.fit is not None or report.stored is not None or report.echo is not None:
+        lists = replace(report, echo=None, stored=None, fit=None)
+        rest = [Report(echo=report.echo), Report(stored=report.stored), Report(fit=report.fit)]
+        return [packed for part in (lists, *rest) if part != Report() for packed in _pack_lists(part, room)]
+    return _pack_lists(report, room)
+
+
+def _pack_lists(report: Report, room: int) -> list[bytes]:
+    message = encode_report(report)
+    lists = {"acknowledged": report.acknowledged, "requests": report.requests, "complete": report.complete}
+    longest = max(lists, key=lambda name: len(lists[name]))
+    half = len(lists[longest]) // 2
+    if len(message) <= room:
+        return [message]
+    if half == 0:
+        alone = [Report(**{name: entries}) for name, entries in lists.items() if entries]  # type: ignore[arg-type]
+        if len(alone) <= 1:
+            return []  # no room for it here; it is said again, or asked for
+        return [packed for part in alone for packed in _pack_lists(part, room)]
+    first = replace(report, **{longest: lists[longest][:half]})  # type: ignore[arg-type]
+    second = Report(**{longest: lists[longest][half:]})  # type: ignore[arg-type]
+    return [*_pack_lists(first, room), *_pack_lists(second, room)]

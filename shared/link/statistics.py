@@ -3,6 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Self
 
+from shared.link.envelope import Cause
+
 
 @dataclass
 class SenderStatistics:
@@ -20,10 +22,14 @@ class SenderStatistics:
         payload_bytes_submitted: bytes of the layers taken.
         reports_received: control packets understood.
         packets_rejected: incoming packets dropped: damaged, foreign or malformed.
+        question_bytes_sent: bytes of packets that only fetch an answer, hello packets among them.
         requests_received: repair requests for blocks still open.
         timeouts: times that a block got no answer and was asked about again.
+        layers_withdrawn: layers given up by the owner.
         resets_received: times that a station said it does not know this session.
         round_trip: smoothed round-trip time in seconds, None before the first measurement.
+        loss: share of packets lost on the way to the station, as it last reported, None before.
+        burst: mean number of packets lost in a row, likewise.
     """
 
     packets_sent: int = 0
@@ -37,10 +43,14 @@ class SenderStatistics:
     payload_bytes_submitted: int = 0
     reports_received: int = 0
     packets_rejected: int = 0
+    question_bytes_sent: int = 0
     requests_received: int = 0
     timeouts: int = 0
+    layers_withdrawn: int = 0
     resets_received: int = 0
     round_trip: float | None = None
+    loss: float | None = None
+    burst: float | None = None
 
 
 @dataclass
@@ -48,11 +58,19 @@ class StationStatistics:
     """Counters of one sender at the station, or of all together.
 
     Attributes:
-        packets_received: packets whose checksum held.
+        packets_received: packets that were let in.
         bytes_received: bytes of those packets.
+        bytes_spurious: bytes of those that brought nothing new: repeated symbols, and symbols of blocks that were whole
+            already, among them repair symbols sent unasked that were not needed. Questions are not counted.
         packets_rejected: packets dropped: damaged, foreign, or with contents that contradict themselves.
-        packets_unknown: packets with a short header of a session the station does not know.
-        packets_stale: packets of an epoch that a newer one has replaced.
+        packets_unknown: packets of a session the station does not know; a damaged one looks the same.
+        packets_stale: packets of a start of a sender that a newer one has replaced.
+        packets_other_version: packets of another version of the protocol.
+        packets_not_sealed: unsealed packets at a station that takes sealed ones only.
+        packets_sealed: sealed packets at a station without keys.
+        packets_unlisted: hello packets of senders that are not on the allow list.
+        packets_forged: hello packets that no listed key made.
+        packets_replayed: sealed packets that had come before, doubled by the network or sent again by somebody.
         symbols_duplicate: symbols that were there already.
         symbols_recovered: source symbols that the code restored.
         symbols_conflicting: symbols that contradicted one received before.
@@ -71,9 +89,16 @@ class StationStatistics:
 
     packets_received: int = 0
     bytes_received: int = 0
+    bytes_spurious: int = 0
     packets_rejected: int = 0
     packets_unknown: int = 0
     packets_stale: int = 0
+    packets_other_version: int = 0
+    packets_not_sealed: int = 0
+    packets_sealed: int = 0
+    packets_unlisted: int = 0
+    packets_forged: int = 0
+    packets_replayed: int = 0
     symbols_duplicate: int = 0
     symbols_recovered: int = 0
     symbols_conflicting: int = 0
@@ -88,6 +113,11 @@ class StationStatistics:
     reports_sent: int = 0
     report_bytes_sent: int = 0
     sessions_dropped: int = 0
+
+    @property
+    def packets_refused(self) -> int:
+        """Packets dropped for any reason."""
+        return sum(getattr(self, cause.value) for cause in Cause)
 
     def add(self, other: Self) -> None:
         """Add every counter of ``other`` to this one."""

@@ -1,55 +1,84 @@
-"""Transports: thin shells that carry the link's packets. ``tcp://`` (ZeroMQ), ``udp://`` and ``memory://``."""
+"""Transports: thin shells that carry the link's packets.
+
+``tcp://`` (ZeroMQ), ``mqtt://`` and ``mqtts://``, ``udp://``, ``serial://``, ``kiss://`` and ``memory://``.
+"""
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from shared.errors import PinholeError
 from shared.transports.address import Address, parse_address
 from shared.transports.base import ClientTransport, StationTransport
 from shared.transports.memory import open_memory_client, open_memory_station
+from shared.transports.mqtt import open_mqtt_client, open_mqtt_station, parse_mqtt
+from shared.transports.options import ClientOptions, StationOptions, TlsOptions
+from shared.transports.serial_line import open_serial_client, open_serial_station, parse_kiss_tcp, parse_serial
 from shared.transports.udp import open_udp_client, open_udp_station
 from shared.transports.zeromq import open_zeromq_client, open_zeromq_station
 
-_CLIENTS: dict[str, Callable[[Address], Awaitable[ClientTransport]]] = {
-    "tcp": open_zeromq_client,
-    "udp": open_udp_client,
-    "memory": open_memory_client,
-}
-_STATIONS: dict[str, Callable[[Address], Awaitable[StationTransport]]] = {
-    "tcp": open_zeromq_station,
-    "udp": open_udp_station,
-    "memory": open_memory_station,
+
+class _Kind(NamedTuple):
+    """A kind of transport: how its addresses are read, and what opens its ends."""
+
+    parse: Callable[[str], Address]
+    client: Callable[[Address, ClientOptions], Awaitable[ClientTransport]]
+    station: Callable[[Address, StationOptions], Awaitable[StationTransport]]
+
+
+def _parse_name(url: str) -> Address:
+    scheme, _, name = url.partition("://")
+    return Address(scheme, name, 0)
+
+
+_KINDS: dict[str, _Kind] = {
+    "tcp": _Kind(parse_address, open_zeromq_client, open_zeromq_station),
+    "udp": _Kind(parse_address, open_udp_client, open_udp_station),
+    "mqtt": _Kind(parse_mqtt, open_mqtt_client, open_mqtt_station),
+    "mqtts": _Kind(parse_mqtt, open_mqtt_client, open_mqtt_station),
+    "serial": _Kind(parse_serial, open_serial_client, open_serial_station),
+    "kiss": _Kind(parse_serial, open_serial_client, open_serial_station),
+    "kiss+tcp": _Kind(parse_kiss_tcp, open_serial_client, open_serial_station),
+    "memory": _Kind(_parse_name, open_memory_client, open_memory_station),
 }
 
 
-async def open_client(url: str) -> ClientTransport:
+async def open_client(url: str, options: ClientOptions | None = None) -> ClientTransport:
     """Open a sender's way to the station at ``url``; the station need not be there yet.
 
     Raises:
         PinholeError: if the URL is wrong, its scheme unknown or its host cannot be found.
     """
-    address = _address(url)
-    if address.scheme != "memory" and address.port == 0:
+    kind = _kind(url)
+    address = kind.parse(url)
+    if address.scheme in ("tcp", "udp") and address.port == 0:
         raise PinholeError(f"{url}: a station has a port above 0; name it")
-    return await _CLIENTS[address.scheme](address)
+    return await kind.client(address, options or ClientOptions())
 
 
-async def open_station(url: str) -> StationTransport:
+async def open_station(url: str, options: StationOptions | None = None) -> StationTransport:
     """Listen at ``url``; port 0 takes a free one, which the transport's ``url`` then names.
 
     Raises:
         PinholeError: if the URL is wrong, its scheme unknown, its host cannot be found or the address is taken.
     """
-    address = _address(url)
-    return await _STATIONS[address.scheme](address)
+    kind = _kind(url)
+    return await kind.station(kind.parse(url), options or StationOptions())
 
 
-def _address(url: str) -> Address:
-    scheme, _, rest = url.partition("://")
-    if scheme in ("mqtt", "mqtts"):
-        raise PinholeError(f"{url}: MQTT is not built yet; use tcp:// or udp://")
-    if scheme not in _CLIENTS:
-        raise PinholeError(f"{url!r} is not an address of a known kind: use tcp://host:port or udp://host:port")
-    return Address(scheme, rest, 0) if scheme == "memory" else parse_address(url)
+def _kind(url: str) -> _Kind:
+    kind = _KINDS.get(url.partition("://")[0])
+    if kind is None:
+        kinds = ", ".join(f"{scheme}://" for scheme in _KINDS if scheme != "memory")
+        raise PinholeError(f"{url!r} is not an address of a known kind: use {kinds}, as in tcp://host:port")
+    return kind
 
 
-__all__ = ["ClientTransport", "StationTransport", "open_client", "open_station"]
+__all__ = [
+    "ClientOptions",
+    "ClientTransport",
+    "StationOptions",
+    "StationTransport",
+    "TlsOptions",
+    "open_client",
+    "open_station",
+]

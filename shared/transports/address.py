@@ -1,11 +1,14 @@
-"""Addresses of transports: ``scheme://host:port``."""
+"""Addresses of transports: ``scheme://[user@]host[:port][/path][?option=value&...]`` (RFC 3986)."""
 
 import asyncio
+import math
 import socket
-from dataclasses import dataclass
-from urllib.parse import urlsplit
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from shared.errors import PinholeError
+from shared.settings import refuse_unknown
 
 
 @dataclass(frozen=True)
@@ -13,19 +16,52 @@ class Address:
     """A parsed transport URL.
 
     Attributes:
-        scheme: ``tcp``, ``udp``, ``memory``, ...
-        host: name or number, an IPv6 number without its brackets; for ``memory`` the name of the station.
+        scheme: ``tcp``, ``udp``, ``mqtt``, ``serial``, ``memory``, ...
+        host: name or number, an IPv6 number without its brackets; for ``memory`` the name of the station; empty for a
+            device of this machine.
         port: 0 to 65535; a station that listens on 0 gets a free one.
+        path: what stands between port and options, without percent signs; ``""`` or with a leading slash.
+        username: before the host, or None.
+        options: from the query, each name once.
     """
 
     scheme: str
     host: str
     port: int
+    path: str = ""
+    username: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
-        """The address as it is written."""
-        return f"{self.scheme}://{bracketed(self.host)}:{self.port}"
+        """The address as it is written, without its user and options."""
+        port = f":{self.port}" if self.host else ""
+        return f"{self.scheme}://{bracketed(self.host)}{port}{self.path}"
+
+    def refuse_unknown(self, known: Iterable[str]) -> None:
+        """Check the names of the options.
+
+        Raises:
+            PinholeError: if one is not among ``known``.
+        """
+        refuse_unknown(self.options, known, self.url)
+
+    def number(self, name: str, default: float, lowest: float, highest: float) -> float:
+        """An option that is a number.
+
+        Raises:
+            PinholeError: if it is none, or not within ``lowest`` to ``highest``.
+        """
+        text = self.options.get(name)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not lowest <= value <= highest:
+            raise PinholeError(f"{self.url}: option {name} is {text!r}; give a number from {lowest:g} to {highest:g}")
+        return value
 
 
 def bracketed(host: str) -> str:
@@ -33,20 +69,37 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def parse_address(url: str) -> Address:
-    """Parse a URL with host and port; ``*`` as host means every interface.
+def parse_address(url: str, *, default_port: int | None = None, device: bool = False, path: bool = False) -> Address:
+    """Parse a URL; ``*`` as host means every interface.
+
+    Args:
+        url: the URL.
+        default_port: for a URL without one; None demands one.
+        device: the URL names a device of this machine, ``scheme:///dev/...``, instead of host and port.
+        path: a path may follow the port.
 
     Raises:
-        PinholeError: if it is not of the form ``scheme://host:port``.
+        PinholeError: if it is not of the form that these say.
     """
+    form = "/dev/..." if device else "host:port" if default_port is None else "host"
+    wrong = PinholeError(f"{url!r} is not an address: write it as {_scheme_of(url)}://{form}")
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        host, port = parts.hostname or "", parts.port
+        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        host = port = None
-    if host is None or port is None or parts.path not in ("", "/") or parts.query or parts.username:
-        raise PinholeError(f"{url!r} is not an address: write it as {_scheme_of(url)}://host:port")
-    return Address(parts.scheme, host, port)
+        raise wrong from None
+    options = dict(pairs)
+    if len(options) < len(pairs) or parts.password is not None or parts.fragment:
+        raise wrong
+    if device:
+        if host or port is not None or len(parts.path) < 2:
+            raise wrong
+        return Address(parts.scheme, "", 0, unquote(parts.path), None, options)
+    port = default_port if port is None else port
+    if not host or port is None or (parts.path not in ("", "/") and not path):
+        raise wrong
+    return Address(parts.scheme, host, port, unquote(parts.path.rstrip("/")), parts.username, options)
 
 
 async def resolve(address: Address, *, kind: socket.SocketKind, passive: bool) -> tuple[socket.AddressFamily, str]:

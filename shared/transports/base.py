@@ -14,8 +14,13 @@ LARGEST_PACKET = 65507
 class ClientTransport(Protocol):
     """A sender's way to one station."""
 
-    async def send(self, packet: bytes) -> None:
-        """Hand over a packet; waits while the way is full or, for streams, while nobody is at the other end."""
+    async def send(self, packet: bytes, priority: int = 0) -> None:
+        """Hand over a packet; waits while the way is full or, for streams, while nobody is at the other end.
+
+        Args:
+            packet: at most `LARGEST_PACKET` bytes.
+            priority: class of its contents, 0 base layers, 1 refinements; a transport may take more care of 0.
+        """
 
     async def receive(self) -> bytes:
         """Wait for a packet from the station."""

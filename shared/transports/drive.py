@@ -45,8 +45,8 @@ async def drive_client(
             wake.clear()
             now = clock()
             session.handle_timer(now)
-            for packet in session.packets_to_send(now):
-                await transport.send(packet)
+            for packet, priority in session.packets_to_send(now):
+                await transport.send(packet, priority)
             hand_on()
             await _until(wake, session.next_timer(), clock)
 

@@ -10,6 +10,7 @@ from itertools import count
 
 from shared.errors import PinholeError
 from shared.transports.address import Address
+from shared.transports.options import ClientOptions, StationOptions
 
 _PACKETS_QUEUED = 1024
 
@@ -117,7 +118,7 @@ class MemoryClient:
         self._received: asyncio.Queue[bytes] = asyncio.Queue(_PACKETS_QUEUED)
         self._closed = False
 
-    async def send(self, packet: bytes) -> None:
+    async def send(self, packet: bytes, priority: int = 0) -> None:
         """See `ClientTransport`."""
         station = _stations.get(self._name)
         for arriving in self._up.apply(packet):
@@ -143,12 +144,12 @@ class MemoryClient:
                 self._received.put_nowait(arriving)
 
 
-async def open_memory_client(address: Address) -> MemoryClient:
+async def open_memory_client(address: Address, options: ClientOptions) -> MemoryClient:
     """A sender of the station with the address's name, which need not be there yet."""
     return MemoryClient(address.host)
 
 
-async def open_memory_station(address: Address) -> MemoryStation:
+async def open_memory_station(address: Address, options: StationOptions) -> MemoryStation:
     """A station with the address's name.
 
     Raises:

@@ -1,143 +1,221 @@
-"""UDP transport: one packet a datagram, where packets really get lost."""
+"""UDP transport: one packet a datagram, where packets really get lost.
+
+To a single host, a multicast group that several stations may hear, or a broadcast address; answers come from a station
+to where the packets came from. Whatever the network says against a packet makes it a lost packet, which the link
+repairs: a modem that is not up yet, or an interface that comes and goes, never ends a sender.
+"""
 
 import asyncio
-import contextlib
+import errno
 import socket
 from collections.abc import Hashable
-from typing import Any
 
 from shared.errors import PinholeError
 from shared.transports.address import Address, bracketed, cannot_listen, resolve
+from shared.transports.byte_queue import ByteQueue
+from shared.transports.options import ClientOptions, StationOptions
+from shared.transports.pacing import Pacer
+from shared.transports.trouble import Trouble
+from shared.transports.udp_options import UdpOptions, check_fit, client_socket, is_multicast, station_socket
+from shared.transports.udp_socket import UdpCounters, UdpSocket
 
-_PACKETS_QUEUED = 1024
-_RECEIVE_BUFFER = 1 << 20
-"""Bytes asked of the kernel; it may give less."""
+_QUEUED_AT_SENDER = 1 << 18
+_QUEUED_AT_STATION = 1 << 22
+"""Bytes that wait for the owner; what exceeds them is dropped."""
 
+_PACKETS_IN_A_BURST = 2
 
-class _Datagrams(asyncio.DatagramProtocol):
-    """Queues what arrives, drops what exceeds the queue, and lets senders wait while the socket is full."""
-
-    def __init__(self) -> None:
-        self.received: asyncio.Queue[tuple[Hashable, bytes]] = asyncio.Queue(_PACKETS_QUEUED)
-        self.dropped = 0
-        self.errors = 0
-        self._writable = asyncio.Event()
-        self._writable.set()
-
-    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        try:
-            self.received.put_nowait((addr, data))
-        except asyncio.QueueFull:
-            self.dropped += 1
-
-    def error_received(self, exc: Exception) -> None:
-        # A port where nobody listens yet answers by ICMP. That is one more lost packet; the link goes on trying.
-        self.errors += 1
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._writable.set()
-
-    async def until_writable(self) -> None:
-        await self._writable.wait()
+_OF_NO_WAY = {errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, errno.EINVAL, errno.ENETDOWN, errno.ENETUNREACH, errno.ENODEV}
+"""Errors after which a connected socket may be bound to what this machine no longer is."""
 
 
 class _UdpEnd:
     """What both ends have in common."""
 
-    def __init__(self, transport: asyncio.DatagramTransport, datagrams: _Datagrams) -> None:
-        self._transport = transport
-        self._datagrams = datagrams
+    def __init__(self, most_bytes: int) -> None:
+        self._received: ByteQueue[Hashable] = ByteQueue(most_bytes)
+        self.counters = UdpCounters()
 
     @property
     def dropped(self) -> int:
         """Packets dropped because nobody fetched them in time."""
-        return self._datagrams.dropped
+        return self._received.dropped
 
     @property
     def errors(self) -> int:
         """Packets that the network refused."""
-        return self._datagrams.errors
-
-    async def close(self) -> None:
-        """See `ClientTransport`."""
-        self._transport.close()
-
-    async def _send(self, packet: bytes, to: tuple[str, int] | None) -> None:
-        await self._datagrams.until_writable()
-        if not self._transport.is_closing():
-            self._transport.sendto(packet, to)
+        return self.counters.errors
 
 
 class UdpClient(_UdpEnd):
-    """A sender's socket; open it with `open_udp_client`."""
+    """A sender's way; open it with `open_udp_client`.
 
-    async def send(self, packet: bytes) -> None:
-        """See `ClientTransport`."""
-        await self._send(packet, None)
+    Args:
+        address: of the station, as given.
+        family: of its number.
+        host: its number.
+        options: of the address.
+        pacer: what packets wait for.
+        trouble: keeps why packets do not leave.
+
+    Raises:
+        PinholeError: if there can never be a way there; that there is none now is no error.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        family: socket.AddressFamily,
+        host: str,
+        options: UdpOptions,
+        pacer: Pacer,
+        trouble: Trouble,
+    ) -> None:
+        super().__init__(_QUEUED_AT_SENDER)
+        self._address = address
+        self._family = family
+        self._host = host
+        self._options = options
+        self._pacer = pacer
+        self._socket: UdpSocket | None = None
+        self._closed = False
+        self._trouble = trouble
+        self._open()
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last packet did not leave, in one line; None if it did."""
+        return self._trouble.current
+
+    async def send(self, packet: bytes, priority: int = 0) -> None:
+        """See `ClientTransport`; waits for the packet's turn at the rate of the link."""
+        await self._pacer.wait(len(packet) + self._options.overhead)
+        if self._closed:
+            return
+        if len(packet) > self._options.mtu:
+            self._note(OSError(errno.EMSGSIZE, "message too long"), packet)
+            self.counters.errors += 1
+            self.counters.oversize += 1
+            return
+        if self._socket is None:
+            self._try_to_open()
+        if self._socket is None:
+            self.counters.errors += 1
+            return
+        error = await self._socket.send(packet, self._to)
+        # Without a rate nothing above has let others run.
+        await asyncio.sleep(0)
+        self._note(error, packet)
+        if error is not None and error.errno in _OF_NO_WAY and self._to is None and self._socket is not None:
+            self._socket.close()
+            self._socket = None
 
     async def receive(self) -> bytes:
         """See `ClientTransport`."""
-        return (await self._datagrams.received.get())[1]
+        return (await self._received.get())[1]
+
+    async def close(self) -> None:
+        """See `ClientTransport`."""
+        self._closed = True
+        if self._socket is not None:
+            self._socket.close()
+
+    def check_fit(self, packet_bytes: int) -> None:
+        """Check the largest packet of the session against the way, as far as the kernel knows it now.
+
+        Raises:
+            PinholeError: if it does not fit.
+        """
+        if self._socket is not None:
+            check_fit(self._address, self._socket.sock, packet_bytes)
+
+    @property
+    def _to(self) -> tuple[str | int, ...] | None:
+        """Where each datagram must be told to go; connected sockets know."""
+        whole_group = self._options.broadcast or is_multicast(self._host)
+        return (self._host, self._address.port) if whole_group else None
+
+    def _open(self) -> None:
+        try:
+            sock = client_socket(self._address, self._family, self._host, self._options)
+        except OSError as error:
+            self._note(error, b"")
+            return
+        self._socket = UdpSocket(sock, self._received, self.counters)
+
+    def _try_to_open(self) -> None:
+        """Open once more; what was no mistake at first, such as the interface's name, may have become one."""
+        try:
+            self._open()
+        except PinholeError as error:
+            self._trouble.note(str(error))
+
+    def _note(self, error: OSError | None, packet: bytes) -> None:
+        if error is None:
+            self._trouble.over()
+        elif error.errno == errno.EMSGSIZE:
+            self._trouble.note(
+                f"{self._address.url}: packets of {len(packet)} bytes do not fit there; make them smaller"
+            )
+        else:
+            self._trouble.note(f"{self._address.url}: packets cannot leave ({(error.strerror or str(error)).lower()})")
 
 
 class UdpStation(_UdpEnd):
-    """A station's socket; open it with `open_udp_station`. A path is the sender's address as last seen."""
+    """A station's socket; open it with `open_udp_station`. A path is the sender's address as last seen.
 
-    def __init__(self, transport: asyncio.DatagramTransport, datagrams: _Datagrams) -> None:
-        super().__init__(transport, datagrams)
-        host, port = transport.get_extra_info("sockname")[:2]
-        self.url = f"udp://{bracketed(host)}:{port}"
+    Args:
+        sock: bound, non-blocking; closed with the station.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(_QUEUED_AT_STATION)
+        self._socket = UdpSocket(sock, self._received, self.counters)
+        host, port = sock.getsockname()[:2]
+        self.url = f"udp://{bracketed(host.partition('%')[0])}:{port}"
 
     async def send(self, path: Hashable, packet: bytes) -> None:
         """See `StationTransport`."""
         if isinstance(path, tuple):
-            await self._send(packet, path)
+            await self._socket.send(packet, path)
 
     async def receive(self) -> tuple[Hashable, bytes]:
         """See `StationTransport`."""
-        return await self._datagrams.received.get()
+        return await self._received.get()
+
+    async def close(self) -> None:
+        """See `StationTransport`."""
+        self._socket.close()
 
 
-async def open_udp_client(address: Address) -> UdpClient:
-    """Open a socket whose packets go to a station.
+async def open_udp_client(address: Address, options: ClientOptions) -> UdpClient:
+    """Open a way to a station, a group or everybody; nothing is sent yet.
 
     Raises:
-        PinholeError: if the host cannot be found or there is no way to it.
+        PinholeError: if the host cannot be found, an option is wrong, or packets are too large for the way.
     """
     family, host = await resolve(address, kind=socket.SOCK_DGRAM, passive=False)
+    read = UdpOptions.of_client(address, host, options.packet_bytes)
+    pacer = Pacer(options.rate, _PACKETS_IN_A_BURST * (options.packet_bytes + read.overhead))
+    client = UdpClient(address, family, host, read, pacer, Trouble(options.report))
     try:
-        transport, datagrams = await asyncio.get_running_loop().create_datagram_endpoint(
-            _Datagrams, remote_addr=(host, address.port), family=family
-        )
-    except OSError as error:
-        raise PinholeError(f"{address.url}: there is no way to that host ({(error.strerror or '').lower()})") from error
-    _widen(transport)
-    return UdpClient(transport, datagrams)
+        client.check_fit(options.packet_bytes)
+    except BaseException:
+        await client.close()
+        raise
+    return client
 
 
-async def open_udp_station(address: Address) -> UdpStation:
-    """Listen for senders.
+async def open_udp_station(address: Address, options: StationOptions) -> UdpStation:
+    """Listen for senders, to a multicast group if the address is one.
 
     Raises:
-        PinholeError: if the host cannot be found or the address is taken.
+        PinholeError: if the host cannot be found, an option is wrong or the address is taken.
     """
     family, host = await resolve(address, kind=socket.SOCK_DGRAM, passive=True)
+    read = UdpOptions.of_station(address, host, options.packet_bytes)
     try:
-        transport, datagrams = await asyncio.get_running_loop().create_datagram_endpoint(
-            _Datagrams, local_addr=(host, address.port), family=family
-        )
+        sock = station_socket(address, family, host, read)
     except OSError as error:
         raise cannot_listen(address.url, error.strerror or str(error)) from error
-    _widen(transport)
-    return UdpStation(transport, datagrams)
-
-
-def _widen(transport: asyncio.DatagramTransport) -> None:
-    with contextlib.suppress(OSError):
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+    return UdpStation(sock)

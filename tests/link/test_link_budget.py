@@ -58,14 +58,14 @@ def test_a_session_keeps_to_its_budget_repairs_and_questions_included(
 ) -> None:
     burst = 2 * packet_bytes
     config = LinkConfig(packet_bytes=packet_bytes, rate=rate, burst_bytes=burst, retransmit_after=0.5)
-    session = SenderSession(config, sender=1, epoch=1, now=0.0)
+    session = SenderSession.unsealed(config, sender=1, epoch=1, now=0.0)
     for sequence, size in enumerate(sizes):
         session.submit(sequence, [bytes(size // 4), bytes(size)], 0.0)
     now, sent = 0.0, 0
     # Nobody answers, so this goes on for ever; the first packets and some questions are enough.
     for _ in range(300):
         session.handle_timer(now)
-        for packet in session.packets_to_send(now):
+        for packet, _ in session.packets_to_send(now):
             assert len(packet) <= packet_bytes
             sent += len(packet)
         assert sent <= burst + rate * now / 8 + 1e-3

@@ -4,23 +4,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import CorruptDataError
-from shared.link.control import Echo, Report, Request, encode_report, parse_report
+from shared.link.control import Echo, Report, Request, StoredBlocks, encode_report, parse_report
+from shared.link.envelope import Cause, RefusedError
 from shared.link.frames import Cursor, Ending, Piece, fill_symbol, read_frames
+from shared.link.gilbert import GilbertFit
 from shared.link.packet import (
-    CONTROL_OVERHEAD,
-    LARGEST_HEADER,
+    COUNTERS,
+    VERSION,
     DataPacket,
-    SessionIdentity,
-    data_overhead,
-    encode_control,
     encode_data,
     encode_reset,
-    split_packet,
+    encode_versions,
+    parse_data,
+    place_bytes,
+    reset_tag,
+    spoken_versions,
+    unwrap_counter,
 )
+from shared.link.plain import PlainGate, PlainIdentity, PlainSender, read_unproved
 from shared.link.reassembly import IncomingLayer
+from shared.link.seal import parse_hello
 from shared.varint import decode_varint, encode_varint, varint_length
 
-identities = st.builds(SessionIdentity, st.integers(0, 2**32 - 1), st.integers(0, 2**16 - 1))
+identities = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**16 - 1))
 
 
 @st.composite
@@ -33,56 +39,73 @@ def data_packets(draw: st.DrawFn) -> DataPacket:
         draw(st.integers(0, k + m - 1)) if coded else 0,
         k if coded else 1,
         m if coded else 0,
-        draw(st.binary(min_size=1, max_size=80)),
+        draw(st.binary(min_size=1 if coded else 0, max_size=80)),
         poll=draw(st.booleans()),
         mute=draw(st.booleans()),
-        long=draw(st.booleans()),
     )
 
 
-@given(identities, data_packets())
-def test_data_packets_come_back(identity: SessionIdentity, packet: DataPacket) -> None:
-    data = encode_data(identity, packet)
-    assert len(data) == data_overhead(coded=packet.coded, long=packet.long) + len(packet.symbol)
-    split = split_packet(data)
-    assert split.belongs_to(identity.checksum_seed)
-    assert split.data() == packet
-    assert split.identity == (identity if packet.long else None)
-    assert split.tag == (None if packet.long else identity.tag)
-    assert not split.control
+def wrapped(envelope: PlainSender, packet: DataPacket, *, known: bool) -> bytes:
+    return envelope.wrap(packet.flags, encode_data(packet), known=known)
 
 
-@given(identities, data_packets(), st.data())
-def test_a_flipped_burst_is_noticed(identity: SessionIdentity, packet: DataPacket, data: st.DataObject) -> None:
-    sound = encode_data(identity, packet)
-    damaged = bytearray(sound)
+@given(identities, data_packets(), data_packets())
+def test_unsealed_packets_come_back(identity: tuple[int, int], first: DataPacket, second: DataPacket) -> None:
+    sender, gate = PlainSender(*identity), PlainGate()
+    for number, (packet, known) in enumerate([(first, False), (second, True)]):
+        data = wrapped(sender, packet, known=known)
+        overhead = sender.overhead(known=known) + place_bytes(coded=packet.coded)
+        assert len(data) == overhead + len(packet.symbol)
+        admitted = gate.admit(data)
+        assert admitted.envelope.sender == identity[0]
+        assert admitted.incoming is not None
+        assert admitted.incoming.counter % COUNTERS == number
+        assert parse_data(admitted.incoming.flags, admitted.incoming.body) == packet
+        assert read_unproved(data)[2] == admitted.incoming.body
+
+
+@given(identities, data_packets(), st.booleans(), st.data())
+def test_a_flipped_burst_is_noticed(
+    identity: tuple[int, int], packet: DataPacket, known: bool, data: st.DataObject
+) -> None:
+    sender, gate = PlainSender(*identity), PlainGate()
+    gate.admit(wrapped(sender, packet, known=False))
+    damaged = bytearray(wrapped(sender, packet, known=known))
     start = data.draw(st.integers(0, len(damaged) - 1))
     for index in range(start, min(start + 4, len(damaged))):
         damaged[index] ^= data.draw(st.integers(1 if index == start else 0, 255))
-    try:
-        split = split_packet(bytes(damaged))
-    except CorruptDataError:
-        return
-    found = split.identity or identity
     # A header flipped from long to short or back is no burst any more, but 32 bits still stand.
-    assert not split.belongs_to(found.checksum_seed)
+    with pytest.raises(RefusedError):
+        gate.admit(bytes(damaged))
 
 
 @given(identities, identities, data_packets())
-def test_packets_of_others_are_told_apart(mine: SessionIdentity, other: SessionIdentity, packet: DataPacket) -> None:
-    split = split_packet(encode_data(other, packet))
-    assert split.belongs_to(mine.checksum_seed) == (mine == other)
+def test_packets_of_others_are_told_apart(mine: tuple[int, int], other: tuple[int, int], packet: DataPacket) -> None:
+    gate = PlainGate()
+    envelope = gate.admit(wrapped(PlainSender(*mine), packet, known=False)).envelope
+    data = wrapped(PlainSender(*other), packet, known=True)
+    if mine == other:
+        assert gate.admit(data).envelope is envelope
+    else:
+        with pytest.raises(RefusedError):
+            gate.admit(data)
 
 
 @given(st.binary(max_size=80))
 @settings(max_examples=500)
 def test_random_bytes_are_at_most_corrupt(data: bytes) -> None:
-    try:
-        split = split_packet(data)
-        split.data()
-    except CorruptDataError:
-        pass
-    for reader in (parse_report, lambda symbol: list(read_frames(symbol))):
+    readers = (
+        parse_report,
+        PlainGate().admit,
+        PlainSender(1, 1).unwrap,
+        read_unproved,
+        reset_tag,
+        spoken_versions,
+        parse_hello,
+        lambda body: parse_data(body[0] if body else 0, body[1:]),
+        lambda symbol: list(read_frames(symbol)),
+    )
+    for reader in readers:
         try:
             reader(data)
         except CorruptDataError:
@@ -104,26 +127,52 @@ def test_any_other_message_is_no_report(message: object) -> None:
 
 
 def test_header_sizes() -> None:
-    assert data_overhead(coded=False, long=False) == 8
-    assert data_overhead(coded=True, long=False) == 11
-    assert data_overhead(coded=True, long=True) == LARGEST_HEADER == 16
-    identity = SessionIdentity(7, 1)
-    assert len(encode_control(identity, b"")) == CONTROL_OVERHEAD == len(encode_reset(3))
+    sender = PlainSender(7, 1)
+    assert sender.overhead(known=True) + place_bytes(coded=False) == 10
+    assert sender.overhead(known=True) + place_bytes(coded=True) == 13
+    assert sender.overhead(known=False) + place_bytes(coded=True) == 18
+    session = PlainGate().admit(sender.wrap(0, b"\0\0x", known=False)).envelope
+    assert len(session.wrap(b"")) == session.overhead == 8
+    assert len(encode_reset(3)) == 6
 
 
-def test_sealed_and_foreign_packets_are_refused() -> None:
-    data = bytearray(encode_data(SessionIdentity(7, 1), DataPacket(0, 0, 1, 0, b"x")))
-    for change, complaint in ((0x20, "sealed"), (0x80, "version")):
-        other = bytes([data[0] ^ change, *data[1:]])
-        with pytest.raises(CorruptDataError, match=complaint):
-            split_packet(other)
+@pytest.mark.parametrize(
+    ("change", "cause"), [(0x20, Cause.SEALED), (0x40, Cause.OTHER_VERSION), (0x08, Cause.DAMAGED)]
+)
+def test_packets_that_are_not_for_this_gate_are_refused(change: int, cause: Cause) -> None:
+    data = wrapped(PlainSender(7, 1), DataPacket(0, 0, 1, 0, b"x"), known=False)
+    with pytest.raises(RefusedError) as caught:
+        PlainGate().admit(bytes([data[0] ^ change]) + data[1:])
+    assert caught.value.cause is cause
 
 
 @given(st.integers(0, 65535), st.integers(0, 65535))
 def test_epochs_wrap(one: int, other: int) -> None:
-    newer = SessionIdentity(1, one).is_newer_than(SessionIdentity(1, other))
+    newer = PlainIdentity(1, one).is_newer_than(PlainIdentity(1, other))
     assert newer == (0 < (one - other) % 65536 < 32768)
-    assert SessionIdentity(1, 0).is_newer_than(SessionIdentity(1, 65535))
+    assert PlainIdentity(1, 0).is_newer_than(PlainIdentity(1, 65535))
+
+
+@given(st.integers(0, 255))
+def test_resets_come_back(tag: int) -> None:
+    data = encode_reset(tag)
+    assert reset_tag(data) == tag
+    assert reset_tag(data[:-1] + bytes([data[-1] ^ 1])) is None
+
+
+def test_an_answer_to_another_version_names_ours() -> None:
+    ours = wrapped(PlainSender(7, 1), DataPacket(0, 0, 1, 0, b"x"), known=False)
+    answer = encode_versions(ours)
+    assert spoken_versions(answer) == (VERSION,)
+    assert spoken_versions(answer[:-1]) is None
+    assert spoken_versions(encode_versions(b"\x40" + ours[1:])) is None, "an answer to what we never sent"
+    with pytest.raises(CorruptDataError):
+        PlainSender(7, 1).unwrap(answer)
+
+
+@given(st.integers(0, 2**40), st.integers(-30000, 30000))
+def test_counters_unwrap_to_the_nearest(highest: int, step: int) -> None:
+    assert unwrap_counter((highest + step) % COUNTERS, highest, COUNTERS) == highest + step
 
 
 reports = st.builds(
@@ -135,7 +184,15 @@ reports = st.builds(
         tuple
     ),
     st.lists(st.integers(0, 65535), max_size=5).map(tuple),
-    st.none() | st.builds(Echo, st.integers(0, 65535), st.integers(0, 254), st.integers(0, 2**32 - 1)),
+    st.none() | st.builds(Echo, st.integers(0, 65535), st.integers(0, 2**32 - 1)),
+    st.none() | st.builds(StoredBlocks, st.integers(0, 65535), st.integers(0, 1 << 14), st.binary(max_size=32)),
+    st.none()
+    | st.builds(
+        lambda *wire: GilbertFit.from_wire(wire),
+        st.integers(0, 9999),
+        st.integers(16, 65535),
+        st.integers(0, 65535),
+    ),
 )
 
 

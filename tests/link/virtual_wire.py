@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from shared.link import LayerReceived, LinkConfig, SenderEvent, SenderSession, Station
+from shared.link.envelope import Gate, SenderEnvelope
+from shared.link.plain import PlainSender
 
 Fate = Callable[[bytes, float], list[tuple[float, bytes]]]
 """From a packet and the time to what arrives of it, and after how long."""
@@ -90,7 +92,7 @@ class Wire:
     def _exchange(self) -> None:
         self.session.handle_timer(self.now)
         self.station.handle_timer(self.now)
-        for packet in self.session.packets_to_send(self.now):
+        for packet, _ in self.session.packets_to_send(self.now):
             self.sent.append(packet)
             for delay, data in self.up(packet, self.now):
                 self._at(delay, lambda data=data: self._arrive(data))  # type: ignore[misc]
@@ -115,11 +117,17 @@ class Wire:
         heapq.heappush(self._queue, (self.now + delay, next(self._count), action))
 
 
-def make_wire(config: LinkConfig | None = None, *, epoch: int = 1, up: Fate = sound, down: Fate = sound) -> Wire:
+def make_wire(
+    config: LinkConfig | None = None,
+    *,
+    up: Fate = sound,
+    down: Fate = sound,
+    envelope: SenderEnvelope | None = None,
+    gate: Gate | None = None,
+) -> Wire:
     config = config or LinkConfig(rate=9600.0)
-    return Wire(
-        SenderSession(config, sender=0xCAFE0001, epoch=epoch, now=0.0), Station(config, now=0.0), up=up, down=down
-    )
+    session = SenderSession(config, envelope or PlainSender(0xCAFE0001, 1), now=0.0)
+    return Wire(session, Station(config, now=0.0, gate=gate), up=up, down=down)
 
 
 def some_pictures(seed: int, number: int, sizes: tuple[int, ...] = (300, 600, 700, 448)) -> dict[int, list[bytes]]:

@@ -28,7 +28,7 @@ class TestSender:
     def __init__(self, *, sender: int = 0x2A, epoch: int = 1, config: LinkConfig = QUICK) -> None:
         self._clock = asyncio.get_running_loop().time
         self._wake = asyncio.Event()
-        self.session = SenderSession(config, sender=sender, epoch=epoch, now=self._clock())
+        self.session = SenderSession.unsealed(config, sender=sender, epoch=epoch, now=self._clock())
         self.acknowledged: list[tuple[int, int]] = []
 
     def submit(self, sequence: int, layers: Sequence[bytes], first: int = 0, total: int | None = None) -> None:

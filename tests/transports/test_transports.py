@@ -102,7 +102,7 @@ def test_hundreds_of_layers_cross(kind: str, parity: float) -> None:
         async with driven_station(address, received) as (station, transport):
             pictures = {number: some_pictures(number, 30) for number in (11, 12)}
             sessions = {
-                number: SenderSession(
+                number: SenderSession.unsealed(
                     brisk(parity=parity, base_parity=parity), sender=number, epoch=1, now=time.monotonic()
                 )
                 for number in pictures
@@ -133,7 +133,9 @@ def test_a_station_that_comes_late_and_restarts_gets_everything(kind: str) -> No
         pictures = some_pictures(3, 20)
         first: list[LayerReceived] = []
         second: list[LayerReceived] = []
-        session = SenderSession(brisk(rate=200_000.0, burst_bytes=1200), sender=5, epoch=1, now=time.monotonic())
+        session = SenderSession.unsealed(
+            brisk(rate=200_000.0, burst_bytes=1200), sender=5, epoch=1, now=time.monotonic()
+        )
         client = await open_client(url)
         job = asyncio.create_task(deliver(session, client, pictures))
         await asyncio.sleep(0.3)
@@ -155,7 +157,7 @@ def test_simplex_tells_what_was_sent_and_hears_nothing(kind: str) -> None:
     async def scenario() -> None:
         received: list[LayerReceived] = []
         async with driven_station(ADDRESSES[kind], received) as (station, transport):
-            session = SenderSession(brisk(simplex=True), sender=7, epoch=1, now=time.monotonic())
+            session = SenderSession.unsealed(brisk(simplex=True), sender=7, epoch=1, now=time.monotonic())
             pictures = some_pictures(4, 5)
             events = await deliver(session, await open_client(transport.url), pictures)
             assert len(events) == 20
@@ -177,7 +179,7 @@ def test_strangers_do_no_harm(kind: str) -> None:
             for _ in range(200):
                 await stranger.send(chance.randbytes(chance.randrange(1, 200)))
             pictures = some_pictures(6, 5)
-            session = SenderSession(brisk(), sender=8, epoch=1, now=time.monotonic())
+            session = SenderSession.unsealed(brisk(), sender=8, epoch=1, now=time.monotonic())
             await deliver(session, await open_client(transport.url), pictures)
             await stranger.close()
             assert len(received) == 20
@@ -203,7 +205,6 @@ def test_an_address_in_use_is_one_clear_error(kind: str) -> None:
 @pytest.mark.parametrize(
     ("url", "complaint"),
     [
-        ("mqtt://broker:1883", "not built yet"),
         ("http://127.0.0.1:80", "known kind"),
         ("127.0.0.1:5555", "known kind"),
         ("tcp://127.0.0.1", "host:port"),

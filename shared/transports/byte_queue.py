@@ -1,0 +1,46 @@
+"""A queue of packets that is bounded in bytes."""
+
+import asyncio
+from collections import deque
+from typing import Generic, TypeVar
+
+Path = TypeVar("Path")
+
+COST_OF_A_PACKET = 64
+"""Bytes that a queued packet counts beside its own, so that a flood of empty ones is bounded too."""
+
+
+class ByteQueue(Generic[Path]):
+    """Packets with the path that each came by, first in, first out; what does not fit is dropped and counted.
+
+    Args:
+        most_bytes: bound on the bytes of all packets, each with `COST_OF_A_PACKET` more.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._packets: deque[tuple[Path, bytes]] = deque()
+        self._arrived = asyncio.Event()
+        self.held = 0
+        """Bytes in the queue, as they count against the bound."""
+        self.dropped = 0
+        """Packets that found no room."""
+
+    def put(self, path: Path, packet: bytes) -> None:
+        """Append a packet, or drop it: the newest, for what is older may complete something."""
+        cost = len(packet) + COST_OF_A_PACKET
+        if self.held + cost > self._most:
+            self.dropped += 1
+            return
+        self.held += cost
+        self._packets.append((path, packet))
+        self._arrived.set()
+
+    async def get(self) -> tuple[Path, bytes]:
+        """Wait for the oldest packet; nothing is lost if the wait is cancelled."""
+        while not self._packets:
+            self._arrived.clear()
+            await self._arrived.wait()
+        path, packet = self._packets.popleft()
+        self.held -= len(packet) + COST_OF_A_PACKET
+        return path, packet

@@ -1,0 +1,166 @@
+"""Packets over a stream of bytes: what serial lines and KISS over TCP have in common."""
+
+import asyncio
+from collections.abc import Hashable
+from typing import Protocol
+
+from shared.errors import PinholeError
+from shared.transports.byte_queue import ByteQueue
+from shared.transports.framing import Framing
+
+QUEUED_BYTES = 256 * 1024
+_PATH = "line"
+
+
+class Inbox(ByteQueue[None]):
+    """Packets received and not yet fetched, and perhaps the reason why no more will come."""
+
+    def __init__(self, most_bytes: int = QUEUED_BYTES) -> None:
+        super().__init__(most_bytes)
+        self._failure: str | None = None
+
+    def fail(self, reason: str) -> None:
+        """No more packets will come; the first reason stays."""
+        if self._failure is None:
+            self._failure = reason
+        self._arrived.set()
+
+    def check(self) -> None:
+        """See whether packets may still come.
+
+        Raises:
+            PinholeError: if not.
+        """
+        if self._failure is not None:
+            raise PinholeError(self._failure)
+
+    async def next(self) -> bytes:
+        """Wait for a packet.
+
+        Raises:
+            PinholeError: after the last packet, if no more will come.
+        """
+        while not self._packets:
+            self.check()
+            self._arrived.clear()
+            await self._arrived.wait()
+        return (await self.get())[1]
+
+
+class Line(Protocol):
+    """A stream of bytes both ways; what it receives, and its end, it tells by calls that it was made with."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the next frame follows on silence or on a frame that broke off."""
+
+    async def write(self, data: bytes) -> None:
+        """Send a frame; waits for its turn and while the line is full. Not to be called twice at a time.
+
+        Raises:
+            PinholeError: if the line has failed.
+        """
+
+    async def close(self) -> None:
+        """Close; what was written has a moment to leave. A second call does nothing."""
+
+
+class StreamEnd:
+    """What a client and a station have in common: frames out, packets in.
+
+    Give its `take` and `end` to a line, then the line to `attach`.
+    """
+
+    def __init__(self, url: str, framing: Framing, mtu: int) -> None:
+        self.url = url
+        self._framing = framing
+        self._mtu = mtu
+        self._received = Inbox()
+        self._line: Line | None = None
+        self._writing = asyncio.Lock()
+
+    @property
+    def dropped(self) -> int:
+        """Packets dropped because nobody fetched them in time."""
+        return self._received.dropped
+
+    @property
+    def damaged(self) -> int:
+        """Frames that noise or a foreign sender made."""
+        return self._framing.damaged
+
+    def take(self, data: bytes) -> None:
+        """Take bytes that the line received."""
+        for packet in self._framing.feed(data):
+            self._received.put(None, packet)
+
+    def end(self, reason: str) -> None:
+        """The line has ended."""
+        self._received.fail(f"{self.url}: {reason}")
+
+    async def attach(self, line: Line) -> None:
+        """Use a line, and send what goes out first.
+
+        Raises:
+            PinholeError: if it has failed already.
+        """
+        self._line = line
+        opening = self._framing.opening()
+        if opening:
+            async with self._writing:
+                await line.write(opening)
+
+    async def close(self) -> None:
+        """See `ClientTransport`."""
+        if self._line is not None:
+            await self._line.close()
+        self._received.fail(f"{self.url}: closed")
+
+    async def _send(self, packet: bytes) -> None:
+        if len(packet) > self._mtu:
+            raise PinholeError(f"{self.url}: a packet of {len(packet)} bytes is over the limit of {self._mtu}")
+        async with self._writing:
+            self._received.check()
+            if self._line is not None:
+                await self._line.write(self._framing.encode(packet, fresh=self._line.fresh))
+
+
+class StreamClient(StreamEnd):
+    """A sender's end of a line."""
+
+    async def send(self, packet: bytes, priority: int = 0) -> None:
+        """See `ClientTransport`.
+
+        Raises:
+            PinholeError: if the line has failed, for example unplugged.
+        """
+        await self._send(packet)
+
+    async def receive(self) -> bytes:
+        """See `ClientTransport`.
+
+        Raises:
+            PinholeError: likewise.
+        """
+        return await self._received.next()
+
+
+class StreamStation(StreamEnd):
+    """A station's end; every sender on the line or channel has the same path."""
+
+    async def send(self, path: Hashable, packet: bytes) -> None:
+        """See `StationTransport`.
+
+        Raises:
+            PinholeError: if the line has failed.
+        """
+        if path == _PATH:
+            await self._send(packet)
+
+    async def receive(self) -> tuple[Hashable, bytes]:
+        """See `StationTransport`.
+
+        Raises:
+            PinholeError: if the line has failed.
+        """
+        return _PATH, await self._received.next()

@@ -1,0 +1,80 @@
+"""What the ends of a link tell their transports beside the address."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.link.keys import PublicKey, SecretKey
+
+Report = Callable[[str], None]
+"""Takes one line for a person about what happens to a transport later: a connection lost, refused, back again."""
+
+
+def tell_nobody(line: str) -> None:
+    """The `Report` of owners that do not listen."""
+
+
+@dataclass(frozen=True)
+class TlsOptions:
+    """How a TLS connection to a broker is proved, on both sides (RFC 8446).
+
+    Attributes:
+        ca_file: certificates that may sign the broker's, PEM; None for those of the system.
+        certificate_file: this client's own certificate, PEM; None to show none.
+        key_file: private key of ``certificate_file``, PEM.
+    """
+
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """Of a sender's transport.
+
+    Attributes:
+        sender: the sender's id, u32; brokers need it for topics before the first packet.
+        rate: bit/s that the session sends at most, None for no limit. Transports pace with it and bound what they hold.
+        packet_bytes: largest packet that the session makes.
+        max_age: seconds after which a packet that waits at a broker is worth nothing any more, None for ever.
+        secret: this sender's keys where the transport seals the connection as well (CURVE), else None.
+        station: the station's public keys, likewise.
+        tls: for ``mqtts://``.
+        password_file: holds the password for the user that the address names, on its first line.
+        report: hears what happens later.
+    """
+
+    sender: int = 0
+    rate: float | None = None
+    packet_bytes: int = 1200
+    max_age: float | None = None
+    secret: SecretKey | None = None
+    station: PublicKey | None = None
+    tls: TlsOptions = TlsOptions()
+    password_file: Path | None = None
+    report: Report = tell_nobody
+
+
+@dataclass(frozen=True)
+class StationOptions:
+    """Of a station's transport.
+
+    Attributes:
+        station: the station's id, u32, by which brokers tell stations apart.
+        packet_bytes: largest packet that the station sends.
+        secret: the station's keys where the transport seals the connection as well (CURVE), else None.
+        admits: whether the CURVE public key (32 bytes) of a connecting sender is on the allow list; asked at every
+            connection, so that a revoked key is refused from then on.
+        tls: for ``mqtts://``.
+        password_file: as for `ClientOptions`.
+        report: hears what happens later.
+    """
+
+    station: int = 0
+    packet_bytes: int = 1200
+    secret: SecretKey | None = None
+    admits: Callable[[bytes], bool] | None = None
+    tls: TlsOptions = TlsOptions()
+    password_file: Path | None = None
+    report: Report = tell_nobody
