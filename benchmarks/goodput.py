@@ -41,7 +41,7 @@ LATENCY = 0.15
 RATE = 64_000.0
 AS_IT_IS = "as it is"
 WAYS: dict[str, dict[str, Any]] = {
-    AS_IT_IS: {},
+    AS_IT_IS: {"adapt": True},
     "plain re-sending": {"parity": 0.0, "base_parity": 0.0},
 }
 

@@ -79,7 +79,7 @@ def channel(loss: float) -> ChannelConfig:
 
 def link_config() -> LinkConfig:
     """Of all sessions."""
-    return LinkConfig(packet_bytes=PACKET_BYTES, burst_bytes=2 * PACKET_BYTES, rate=RATE)
+    return LinkConfig(packet_bytes=PACKET_BYTES, burst_bytes=2 * PACKET_BYTES, rate=RATE, adapt=True)
 
 
 def jain(shares: Sequence[float]) -> float:

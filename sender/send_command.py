@@ -144,7 +144,12 @@ def send(
             to,
             rates,
             links,
-            replace(options, sender=spool.sender, report=Progress(console).report),
+            # What an operator knows beforehand, and so can name in a broker's access list.
+            replace(
+                options,
+                sender=spool.sender if seals is None else seals.secret.identity,
+                report=Progress(console).report,
+            ),
             simplex=simplex,
         )
         counters = send_pictures(

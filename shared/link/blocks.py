@@ -15,6 +15,7 @@ MOST_SOURCE_SYMBOLS = 64
 """Source symbols of a block. Longer code words protect hardly better and cost time and memory at both ends."""
 
 _SMALLEST_SYMBOL = 24
+_LONGEST_FRAME_HEAD = 15
 
 QUESTION = -1
 """In the place of a symbol's index: a packet without a symbol, which only asks what the station has of the block."""
@@ -39,7 +40,8 @@ class OutgoingBlock:
         sent: the symbols that have been sent.
         last_sent: seconds, when any symbol was sent last.
         deadline: seconds, when to ask for an answer; None while symbols are still to go out.
-        attempts: time-outs since the station was last heard on this block.
+        attempts: questions about it since the station was last heard.
+        resting: the station has it, and is storing its layers.
         queued: symbols of it that wait in the repair queue.
         done: nothing of it is wanted any more.
     """
@@ -56,6 +58,7 @@ class OutgoingBlock:
     last_sent: float = 0.0
     deadline: float | None = None
     attempts: int = 0
+    resting: bool = False
     queued: int = 0
     done: bool = False
 
@@ -169,7 +172,7 @@ def _cut(pieces: Sequence[Piece], shape: BlockShape) -> tuple[list[bytes], Curso
     asked for.
     """
     sources, cursor = _lay_out(pieces, shape.largest)
-    if cursor.item < len(pieces) or len(sources) >= MOST_SOURCE_SYMBOLS:
+    if cursor.item < len(pieces) or len(sources) >= MOST_SOURCE_SYMBOLS or not shape.repairs(len(sources)):
         return sources, cursor
     best, fewest = sources, math.inf
     for k in range(len(sources), min(len(sources) + 6, MOST_SOURCE_SYMBOLS) + 1):
@@ -185,7 +188,10 @@ def _cut(pieces: Sequence[Piece], shape: BlockShape) -> tuple[list[bytes], Curso
 
 def _in_symbols(pieces: Sequence[Piece], k: int, largest: int) -> list[bytes] | None:
     """All pieces in exactly k symbols, as short as can be; None if that cannot be."""
-    low, high = _SMALLEST_SYMBOL, largest
+    payload = sum(len(piece.payload) - piece.start for piece in pieces)
+    # The symbols hold the payload and frames, of which there is one for each piece and one for each border.
+    low = max(_SMALLEST_SYMBOL, -(-payload // k))
+    high = min(low + -(-_LONGEST_FRAME_HEAD * (len(pieces) + k) // k), largest)
     found = None
     while low <= high:
         size = (low + high) // 2
@@ -203,10 +209,14 @@ def _lay_out(pieces: Sequence[Piece], size: int, most: int = MOST_SOURCE_SYMBOLS
     sources: list[bytes] = []
     cursor = Cursor()
     while cursor.item < len(pieces) and len(sources) < most:
-        symbol, after = fill_symbol(pieces, cursor, size, Ending.PADDED)
-        if after.item < len(pieces) and len(sources) < most - 1:
-            symbol, after = fill_symbol(pieces, cursor, size, Ending.FULL)
-            symbol = symbol.ljust(size, b"\0")
-        sources.append(symbol)
+        symbol, after = fill_symbol(pieces, cursor, size, Ending.FULL)
+        last = len(sources) == most - 1
+        if last or after.item == len(pieces):
+            short, after_short = fill_symbol(pieces, cursor, size, Ending.PADDED)
+            if last or after_short.item == len(pieces):
+                sources.append(short)
+                cursor = after_short
+                continue
+        sources.append(symbol.ljust(size, b"\0"))
         cursor = after
     return sources, cursor

@@ -13,6 +13,9 @@ from shared.link.packet import place_bytes
 _STRAINED, _EASED = 0.5, 0.25
 """Backlogs, in parts of the latency wanted, at which a link begins and ceases to count as strained."""
 
+_WORTH_MENDING_TWICE = 0.02
+"""Loss below which repairs are taken to arrive."""
+
 LOWER_LAYERS = 28
 """Bytes of the IPv4 and UDP headers below a packet: they count when the size of symbols is chosen."""
 
@@ -28,6 +31,9 @@ class ParityPlan(Protocol):
 
     def repairs(self, priority: int, k: int, now: float) -> int:
         """Repair symbols to send unasked with ``k`` source symbols; k + repairs is at most 255."""
+
+    def mending(self, priority: int, needed: int) -> int:
+        """Symbols to send when the station asks for ``needed`` ones, at least as many."""
 
     def note_submitted(self, pieces: Sequence[Piece], now: float) -> None:
         """Layers of one picture were submitted."""
@@ -59,6 +65,10 @@ class FixedParity:
     def repairs(self, priority: int, k: int, now: float) -> int:
         """See `ParityPlan`."""
         return math.ceil(k * self._config.parity_of(priority))
+
+    def mending(self, priority: int, needed: int) -> int:
+        """See `ParityPlan`."""
+        return needed
 
     def note_submitted(self, pieces: Sequence[Piece], now: float) -> None:
         """See `ParityPlan`."""
@@ -112,11 +122,19 @@ class AdaptiveParity:
         wanted = self._adaptation.parity_symbols(priority, k, now)
         channel = self._adaptation.channel
         if self._strained and channel is not None:
-            # Every byte beyond what the channel takes now delays everything behind it, and the link is late already:
-            # only what is lost on average is added, repair on request does the rest.
+            # Every byte that turns out not to be needed delays everything behind it, and the link is late already:
+            # half of what is lost on average is nearly always needed, repair on request does the rest.
             loss, _ = channel
-            return min(wanted, math.ceil(k * loss / (1.0 - loss)))
+            return min(wanted, int(0.5 * k * loss / (1.0 - loss)))
         return wanted
+
+    def mending(self, priority: int, needed: int) -> int:
+        """See `ParityPlan`; what is lost of the repairs on average goes along, for another round takes a round trip."""
+        channel = self._adaptation.channel
+        if self._strained or channel is None or channel[0] < _WORTH_MENDING_TWICE:
+            return needed
+        extra = needed * channel[0] / (1.0 - channel[0])
+        return needed + (math.ceil(extra) if priority == 0 else round(extra))
 
     def note_submitted(self, pieces: Sequence[Piece], now: float) -> None:
         """See `ParityPlan`."""

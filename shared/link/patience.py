@@ -9,7 +9,6 @@ _ROUNDS = 4
 """Questions in vain, once the round trip is known, before the waits begin to double."""
 
 _ASKED_AT_ONCE = 4
-_ATTEMPTS_AT_REST = _ROUNDS + 3
 
 
 class Patience:
@@ -58,6 +57,7 @@ class Patience:
             self._heard_since_round = False
             self._last_round = now
             block.attempts += 1
+            block.resting = False
             block.deadline = None
         return asked
 
@@ -68,11 +68,10 @@ class Patience:
         """
         self._heard_since_round = True
         for block in blocks:
-            if again and block.deadline is not None and block.attempts >= _ATTEMPTS_AT_REST:
-                block.attempts = 0
+            block.attempts = 0
+            if again and block.resting and block.deadline is not None:
+                block.resting = False
                 block.deadline = min(block.deadline, now + self._wait(0))
-            elif self._silent_rounds:
-                block.attempts = 0
         self._silent_rounds = 0
         for block in self._postponed:
             if block.deadline is not None:
@@ -81,14 +80,15 @@ class Patience:
 
     def rest(self, block: OutgoingBlock, now: float) -> None:
         """The station has a block and stores its layers, or waits for parts in other blocks: ask again much later."""
-        block.attempts = _ATTEMPTS_AT_REST
-        block.deadline = now + self._wait(_ATTEMPTS_AT_REST)
+        block.resting = True
+        block.deadline = now + self._wait(_ROUNDS + 3)
 
     def start_over(self, blocks: Iterable[OutgoingBlock], now: float) -> None:
         """The station knows nothing any more: what it was said to have or to be storing, it may not have."""
         for block in blocks:
             if block.deadline is not None:
                 block.attempts = 0
+                block.resting = False
                 block.deadline = now
 
     def _wait(self, attempts: int) -> float:

@@ -364,6 +364,7 @@ class SenderSession:
         block.attempts = 0
         block.deadline = None
         missing = [index for index in range(block.k) if request.misses(index)]
-        for _ in range(min(request.needed or block.k, block.k)):
+        needed = min(request.needed or block.k, block.k)
+        for _ in range(self._parity.mending(block.priority, needed)):
             index = missing.pop(0) if missing and block.next_repair >= block.m else block.next_symbol_to_repair()
             self._queue.repair(block, index)

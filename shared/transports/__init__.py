@@ -9,7 +9,7 @@ from typing import NamedTuple
 from shared.errors import PinholeError
 from shared.transports.address import Address, parse_address
 from shared.transports.base import ClientTransport, StationTransport
-from shared.transports.memory import open_memory_client, open_memory_station
+from shared.transports.memory import open_memory_client, open_memory_station, parse_memory
 from shared.transports.mqtt import open_mqtt_client, open_mqtt_station, parse_mqtt
 from shared.transports.options import ClientOptions, StationOptions, TlsOptions
 from shared.transports.serial_line import open_serial_client, open_serial_station, parse_kiss_tcp, parse_serial
@@ -25,11 +25,6 @@ class _Kind(NamedTuple):
     station: Callable[[Address, StationOptions], Awaitable[StationTransport]]
 
 
-def _parse_name(url: str) -> Address:
-    scheme, _, name = url.partition("://")
-    return Address(scheme, name, 0)
-
-
 _KINDS: dict[str, _Kind] = {
     "tcp": _Kind(parse_address, open_zeromq_client, open_zeromq_station),
     "udp": _Kind(parse_address, open_udp_client, open_udp_station),
@@ -38,7 +33,7 @@ _KINDS: dict[str, _Kind] = {
     "serial": _Kind(parse_serial, open_serial_client, open_serial_station),
     "kiss": _Kind(parse_serial, open_serial_client, open_serial_station),
     "kiss+tcp": _Kind(parse_kiss_tcp, open_serial_client, open_serial_station),
-    "memory": _Kind(_parse_name, open_memory_client, open_memory_station),
+    "memory": _Kind(parse_memory, open_memory_client, open_memory_station),
 }
 
 

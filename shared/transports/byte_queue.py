@@ -1,8 +1,10 @@
-"""A queue of packets that is bounded in bytes."""
+"""A queue of packets that is bounded in bytes, and that may end."""
 
 import asyncio
 from collections import deque
 from typing import Generic, TypeVar
+
+from shared.errors import PinholeError
 
 Path = TypeVar("Path")
 
@@ -21,6 +23,7 @@ class ByteQueue(Generic[Path]):
         self._most = most_bytes
         self._packets: deque[tuple[Path, bytes]] = deque()
         self._arrived = asyncio.Event()
+        self._failure: str | None = None
         self.held = 0
         """Bytes in the queue, as they count against the bound."""
         self.dropped = 0
@@ -36,9 +39,29 @@ class ByteQueue(Generic[Path]):
         self._packets.append((path, packet))
         self._arrived.set()
 
+    def fail(self, reason: str) -> None:
+        """No more packets will come; the first reason stays."""
+        if self._failure is None:
+            self._failure = reason
+        self._arrived.set()
+
+    def check(self) -> None:
+        """See whether packets may still come.
+
+        Raises:
+            PinholeError: if not.
+        """
+        if self._failure is not None:
+            raise PinholeError(self._failure)
+
     async def get(self) -> tuple[Path, bytes]:
-        """Wait for the oldest packet; nothing is lost if the wait is cancelled."""
+        """Wait for the oldest packet; nothing is lost if the wait is cancelled.
+
+        Raises:
+            PinholeError: after the last packet, if no more will come.
+        """
         while not self._packets:
+            self.check()
             self._arrived.clear()
             await self._arrived.wait()
         path, packet = self._packets.popleft()

@@ -13,37 +13,13 @@ _PATH = "line"
 
 
 class Inbox(ByteQueue[None]):
-    """Packets received and not yet fetched, and perhaps the reason why no more will come."""
+    """Packets received and not yet fetched, where there is one way alone."""
 
     def __init__(self, most_bytes: int = QUEUED_BYTES) -> None:
         super().__init__(most_bytes)
-        self._failure: str | None = None
-
-    def fail(self, reason: str) -> None:
-        """No more packets will come; the first reason stays."""
-        if self._failure is None:
-            self._failure = reason
-        self._arrived.set()
-
-    def check(self) -> None:
-        """See whether packets may still come.
-
-        Raises:
-            PinholeError: if not.
-        """
-        if self._failure is not None:
-            raise PinholeError(self._failure)
 
     async def next(self) -> bytes:
-        """Wait for a packet.
-
-        Raises:
-            PinholeError: after the last packet, if no more will come.
-        """
-        while not self._packets:
-            self.check()
-            self._arrived.clear()
-            await self._arrived.wait()
+        """Wait for a packet; errors as for `ByteQueue.get`."""
         return (await self.get())[1]
 
 
@@ -79,6 +55,10 @@ class StreamEnd:
         self._line: Line | None = None
         self._writing = asyncio.Lock()
 
+        self._closed = False
+        self.oversize = 0
+        """Answers dropped because they do not fit into a frame."""
+
     @property
     def dropped(self) -> int:
         """Packets dropped because nobody fetched them in time."""
@@ -112,13 +92,12 @@ class StreamEnd:
 
     async def close(self) -> None:
         """See `ClientTransport`."""
+        self._closed = True
         if self._line is not None:
             await self._line.close()
         self._received.fail(f"{self.url}: closed")
 
     async def _send(self, packet: bytes) -> None:
-        if len(packet) > self._mtu:
-            raise PinholeError(f"{self.url}: a packet of {len(packet)} bytes is over the limit of {self._mtu}")
         async with self._writing:
             self._received.check()
             if self._line is not None:
@@ -132,8 +111,10 @@ class StreamClient(StreamEnd):
         """See `ClientTransport`.
 
         Raises:
-            PinholeError: if the line has failed, for example unplugged.
+            PinholeError: if the line has failed, for example unplugged, or the packet does not fit into a frame.
         """
+        if len(packet) > self._mtu:
+            raise PinholeError(f"{self.url}: a packet of {len(packet)} bytes is over the limit of {self._mtu}")
         await self._send(packet)
 
     async def receive(self) -> bytes:
@@ -154,7 +135,9 @@ class StreamStation(StreamEnd):
         Raises:
             PinholeError: if the line has failed.
         """
-        if path == _PATH:
+        if len(packet) > self._mtu:
+            self.oversize += 1
+        elif path == _PATH and not self._closed:
             await self._send(packet)
 
     async def receive(self) -> tuple[Hashable, bytes]:

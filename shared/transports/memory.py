@@ -1,7 +1,6 @@
 """Transport within one process, for tests: stations by name, and faults on demand."""
 
 import asyncio
-import contextlib
 import random
 from collections import deque
 from collections.abc import Hashable
@@ -10,9 +9,13 @@ from itertools import count
 
 from shared.errors import PinholeError
 from shared.transports.address import Address
+from shared.transports.base import LARGEST_PACKET
+from shared.transports.byte_queue import ByteQueue
 from shared.transports.options import ClientOptions, StationOptions
 
-_PACKETS_QUEUED = 1024
+_QUEUED_AT_SENDER = 1 << 18
+_QUEUED_AT_STATION = 1 << 22
+"""Bytes that wait for the owner; what exceeds them is dropped."""
 
 _stations: dict[str, "MemoryStation"] = {}
 _names = count(1)
@@ -76,8 +79,13 @@ class MemoryStation:
     def __init__(self, name: str) -> None:
         self.url = f"memory://{name}"
         self._name = name
-        self._received: asyncio.Queue[tuple[Hashable, bytes]] = asyncio.Queue(_PACKETS_QUEUED)
+        self._received: ByteQueue[Hashable] = ByteQueue(_QUEUED_AT_STATION)
         self._clients: dict[int, MemoryClient] = {}
+
+    @property
+    def dropped(self) -> int:
+        """Packets dropped because nobody fetched them in time."""
+        return self._received.dropped
 
     async def send(self, path: Hashable, packet: bytes) -> None:
         """See `StationTransport`."""
@@ -91,14 +99,15 @@ class MemoryStation:
 
     async def close(self) -> None:
         """See `StationTransport`."""
+        self._received.fail(f"{self.url}: closed")
+        self._clients.clear()
         if _stations.get(self._name) is self:
             del _stations[self._name]
 
     def take(self, client: "MemoryClient", packet: bytes) -> None:
         """Queue a packet of a sender; dropped if the queue is full."""
         self._clients[client.path] = client
-        with contextlib.suppress(asyncio.QueueFull):
-            self._received.put_nowait((client.path, packet))
+        self._received.put(client.path, packet)
 
 
 class MemoryClient:
@@ -115,24 +124,39 @@ class MemoryClient:
         self._name = name
         self._up = up or Faults()
         self._down = down or Faults()
-        self._received: asyncio.Queue[bytes] = asyncio.Queue(_PACKETS_QUEUED)
+        self._received: ByteQueue[None] = ByteQueue(_QUEUED_AT_SENDER)
         self._closed = False
 
+    @property
+    def dropped(self) -> int:
+        """Answers dropped because nobody fetched them in time."""
+        return self._received.dropped
+
     async def send(self, packet: bytes, priority: int = 0) -> None:
-        """See `ClientTransport`."""
+        """See `ClientTransport`.
+
+        Raises:
+            PinholeError: if the transport is closed or the packet too large.
+        """
+        if len(packet) > LARGEST_PACKET:
+            raise PinholeError(
+                f"memory://{self._name}: a packet of {len(packet)} bytes is over the limit of {LARGEST_PACKET}"
+            )
+        self._received.check()
         station = _stations.get(self._name)
         for arriving in self._up.apply(packet):
-            if station is not None and not self._closed:
+            if station is not None:
                 station.take(self, arriving)
         # Lets the other end run, as any real send may.
         await asyncio.sleep(0)
 
     async def receive(self) -> bytes:
         """See `ClientTransport`."""
-        return await self._received.get()
+        return (await self._received.get())[1]
 
     async def close(self) -> None:
         """See `ClientTransport`."""
+        self._received.fail(f"memory://{self._name}: closed")
         self._closed = True
 
     def take(self, packet: bytes) -> None:
@@ -140,8 +164,19 @@ class MemoryClient:
         if self._closed:
             return
         for arriving in self._down.apply(packet):
-            with contextlib.suppress(asyncio.QueueFull):
-                self._received.put_nowait(arriving)
+            self._received.put(None, arriving)
+
+
+def parse_memory(url: str) -> Address:
+    """Read ``memory://name``.
+
+    Raises:
+        PinholeError: if it is not of that form.
+    """
+    scheme, _, name = url.partition("://")
+    if not name or set(name) & set("?#/"):
+        raise PinholeError(f"{url!r} is not an address: write it as memory://name, without options")
+    return Address(scheme, name, 0)
 
 
 async def open_memory_client(address: Address, options: ClientOptions) -> MemoryClient:

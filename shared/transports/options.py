@@ -34,7 +34,8 @@ class ClientOptions:
     """Of a sender's transport.
 
     Attributes:
-        sender: the sender's id, u32; brokers need it for topics before the first packet.
+        sender: who connects, u32; brokers need it for topics before the first packet. The identity of the sender's keys
+            where there are some, else its id.
         rate: bit/s that the session sends at most, None for no limit. Transports pace with it and bound what they hold.
         packet_bytes: largest packet that the session makes.
         max_age: seconds after which a packet that waits at a broker is worth nothing any more, None for ever.

@@ -30,15 +30,30 @@ class Pacer:
         self._clock = clock
         self._sleep = sleep
         self._turn = asyncio.Lock()
+        self._pause: asyncio.Future[None] | None = None
 
     async def wait(self, size: int) -> None:
         """Wait until a packet of ``size`` bytes may leave; those who wait are served in the order they came."""
-        bucket = self._bucket
-        if bucket is None:
-            return
         async with self._turn:
-            while size > 0:
+            while size > 0 and self._bucket is not None:
                 piece = min(size, self._burst)
-                while not bucket.take(piece, now := self._clock()):
-                    await self._sleep(bucket.ready_at(piece, now) - now)
-                size -= piece
+                now = self._clock()
+                if self._bucket.take(piece, now):
+                    size -= piece
+                else:
+                    await self._rest(self._bucket.ready_at(piece, now) - now)
+
+    def stop(self) -> None:
+        """Let everybody go at once, now and from now on."""
+        self._bucket = None
+        if self._pause is not None:
+            self._pause.cancel()
+
+    async def _rest(self, seconds: float) -> None:
+        self._pause = asyncio.ensure_future(self._sleep(seconds))
+        try:
+            # Unlike the pause itself, this does not raise when the pause is cut short.
+            await asyncio.wait([self._pause])
+        finally:
+            self._pause.cancel()
+            self._pause = None

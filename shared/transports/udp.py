@@ -32,7 +32,8 @@ _OF_NO_WAY = {errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, errno.EINVAL, errno.ENETD
 class _UdpEnd:
     """What both ends have in common."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, url: str, most_bytes: int) -> None:
+        self.url = url
         self._received: ByteQueue[Hashable] = ByteQueue(most_bytes)
         self.counters = UdpCounters()
 
@@ -71,14 +72,13 @@ class UdpClient(_UdpEnd):
         pacer: Pacer,
         trouble: Trouble,
     ) -> None:
-        super().__init__(_QUEUED_AT_SENDER)
+        super().__init__(address.url, _QUEUED_AT_SENDER)
         self._address = address
         self._family = family
         self._host = host
         self._options = options
         self._pacer = pacer
         self._socket: UdpSocket | None = None
-        self._closed = False
         self._trouble = trouble
         self._open()
 
@@ -90,8 +90,7 @@ class UdpClient(_UdpEnd):
     async def send(self, packet: bytes, priority: int = 0) -> None:
         """See `ClientTransport`; waits for the packet's turn at the rate of the link."""
         await self._pacer.wait(len(packet) + self._options.overhead)
-        if self._closed:
-            return
+        self._received.check()
         if len(packet) > self._options.mtu:
             self._note(OSError(errno.EMSGSIZE, "message too long"), packet)
             self.counters.errors += 1
@@ -105,6 +104,7 @@ class UdpClient(_UdpEnd):
         error = await self._socket.send(packet, self._to)
         # Without a rate nothing above has let others run.
         await asyncio.sleep(0)
+        self._received.check()
         self._note(error, packet)
         if error is not None and error.errno in _OF_NO_WAY and self._to is None and self._socket is not None:
             self._socket.close()
@@ -116,7 +116,8 @@ class UdpClient(_UdpEnd):
 
     async def close(self) -> None:
         """See `ClientTransport`."""
-        self._closed = True
+        self._received.fail(f"{self.url}: closed")
+        self._pacer.stop()
         if self._socket is not None:
             self._socket.close()
 
@@ -169,10 +170,9 @@ class UdpStation(_UdpEnd):
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        super().__init__(_QUEUED_AT_STATION)
-        self._socket = UdpSocket(sock, self._received, self.counters)
         host, port = sock.getsockname()[:2]
-        self.url = f"udp://{bracketed(host.partition('%')[0])}:{port}"
+        super().__init__(f"udp://{bracketed(host.partition('%')[0])}:{port}", _QUEUED_AT_STATION)
+        self._socket = UdpSocket(sock, self._received, self.counters)
 
     async def send(self, path: Hashable, packet: bytes) -> None:
         """See `StationTransport`."""
@@ -185,6 +185,7 @@ class UdpStation(_UdpEnd):
 
     async def close(self) -> None:
         """See `StationTransport`."""
+        self._received.fail(f"{self.url}: closed")
         self._socket.close()
 
 

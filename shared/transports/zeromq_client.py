@@ -10,6 +10,7 @@ import zmq.asyncio
 
 from shared.errors import PinholeError
 from shared.transports.address import Address, bracketed, resolve
+from shared.transports.base import LARGEST_PACKET
 from shared.transports.byte_queue import ByteQueue
 from shared.transports.options import ClientOptions
 from shared.transports.trouble import Trouble
@@ -82,7 +83,15 @@ class ZeroMQClient:
         return self._answers.dropped
 
     async def send(self, packet: bytes, priority: int = 0) -> None:
-        """See `ClientTransport`; waits for a connection and for credit."""
+        """See `ClientTransport`; waits for a connection and for credit.
+
+        Raises:
+            PinholeError: if the transport is closed, or the packet so large that the station would hang up.
+        """
+        if len(packet) > LARGEST_PACKET:
+            raise PinholeError(
+                f"{self._address.url}: a packet of {len(packet)} bytes is over the limit of {LARGEST_PACKET}"
+            )
         async with self._turn:
             while not self._closed:
                 connection = await self._until_allowed(len(packet))
@@ -90,6 +99,7 @@ class ZeroMQClient:
                     self._allowance.spend(len(packet))
                     return
                 self._forget(connection)
+        self._answers.check()
 
     async def receive(self) -> bytes:
         """See `ClientTransport`."""
@@ -104,6 +114,7 @@ class ZeroMQClient:
         if self._closed:
             return
         self._closed = True
+        self._answers.fail(f"{self._address.url}: closed")
         self._changed.set()
         self._keeper.cancel()
         await asyncio.gather(self._keeper, return_exceptions=True)

@@ -104,8 +104,8 @@ class Allowance:
         return (self._sent - self._taken) % _MODULUS
 
     def fits(self, size: int) -> bool:
-        """Whether ``size`` bytes more may go."""
-        return self.under_way + size <= self.window
+        """Whether ``size`` bytes more may go; a packet larger than the window goes alone."""
+        return not self.under_way or self.under_way + size <= self.window
 
     def spend(self, size: int) -> None:
         """Count ``size`` bytes as sent."""

@@ -12,6 +12,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from shared.errors import PinholeError
 from shared.transports.address import Address, bracketed, cannot_listen, resolve
+from shared.transports.base import LARGEST_PACKET
 from shared.transports.options import StationOptions
 from shared.transports.zeromq_credit import Grant, Hello, Tally, parse_message
 from shared.transports.zeromq_curve import CURVE_OPTIONS, Gatekeeper, demand_curve, wants_curve
@@ -19,7 +20,7 @@ from shared.transports.zeromq_peers import Limits, Peers
 from shared.transports.zeromq_socket import end_context, station_socket
 
 _READ_AT_ONCE = 32
-_HANDSHAKE_FAILURES = (
+_HANDSHAKE_FAILURES: int = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
 
@@ -47,17 +48,20 @@ class ZeroMQStation:
         self._context = context
         self._socket = router
         self._gatekeeper = gatekeeper
+        self._closed = False
         self._peers = Peers(limits)
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
-        self._monitor = router.get_monitor_socket(_HANDSHAKE_FAILURES)
+        self._monitor = router.get_monitor_socket(_HANDSHAKE_FAILURES | zmq.EVENT_DISCONNECTED)
         self._reader = asyncio.create_task(self._read())
         self._reader.add_done_callback(lambda _: self._arrived.set())
         self._watcher = asyncio.create_task(self._watch())
         self.handshakes_failed = 0
         """Connections that ended in their handshake: keys not listed, plain where sealed was due, other protocols."""
+        self.connections_ended = 0
+        """Connections that broke, were closed, or were cut because a message was larger than any packet."""
         self.answers_dropped = 0
-        """Answers dropped because their receiver is away, or takes none."""
+        """Answers dropped because their receiver is away, or takes none, or because they are too large."""
 
     @property
     def dropped(self) -> int:
@@ -89,7 +93,8 @@ class ZeroMQStation:
         if not isinstance(path, bytes):
             return
         answers = self._peers.peer(path).answers
-        if answers.fits(len(packet)) and await self._try_to_send(path, packet):
+        fits = len(packet) <= LARGEST_PACKET and answers.fits(len(packet))
+        if fits and await self._try_to_send(path, packet):
             answers.spend(len(packet))
         else:
             self.answers_dropped += 1
@@ -104,6 +109,8 @@ class ZeroMQStation:
                 if peer.greeted and peer.tally.due:
                     await self._tell(path, peer.tally)
                 return path, packet
+            if self._closed:
+                raise PinholeError(f"{self.url}: closed")
             if self._reader.done() and not self._reader.cancelled():
                 self._reader.result()
             self._arrived.clear()
@@ -111,8 +118,10 @@ class ZeroMQStation:
 
     async def close(self) -> None:
         """See `StationTransport`."""
-        if self._socket.closed:
+        if self._closed:
             return
+        self._closed = True
+        self._arrived.set()
         for task in (self._reader, self._watcher):
             task.cancel()
         await asyncio.gather(self._reader, self._watcher, return_exceptions=True)
@@ -154,6 +163,8 @@ class ZeroMQStation:
 
     async def _try_to_send(self, path: bytes, message: bytes) -> bool:
         """Hand over a message if that can be done at once; one that is gone is forgotten."""
+        if self._closed:
+            return False
         try:
             await self._socket.send_multipart([path, message], flags=zmq.DONTWAIT)
         except zmq.Again:
@@ -167,8 +178,9 @@ class ZeroMQStation:
 
     async def _watch(self) -> None:
         while True:
-            await recv_monitor_message(self._monitor)
-            self.handshakes_failed += 1
+            failed = (await recv_monitor_message(self._monitor))["event"] & _HANDSHAKE_FAILURES
+            self.handshakes_failed += bool(failed)
+            self.connections_ended += not failed
 
 
 async def open_zeromq_station(
