@@ -42,9 +42,9 @@ FRAMED_PACKETS = (
 )
 
 
-def make_framings() -> dict[str, Framing]:
-    """The framings of the file."""
-    source, destination = encode_call_sign("N0CALL-7"), encode_call_sign("PINHOL")
+def make_framings(call_sign: str = "N0CALL-7") -> dict[str, Framing]:
+    """The framings of the file, those with call signs as this one uses them."""
+    source, destination = encode_call_sign(call_sign), encode_call_sign("PINHOL")
     if source is None or destination is None:
         raise RuntimeError("no call sign")
     return {

@@ -1,0 +1,50 @@
+"""What holds of a station's memory whatever it was sent; for harnesses and for the stateful tests of the link."""
+
+from shared.link import station as limits
+from shared.link import station_session
+from shared.link.station import Station
+from shared.link.station_session import StationSession
+
+from fuzz.harness import demand
+
+_MOST_NUMBERS = 65536
+"""Of anything that is remembered by number, whatever the module's own limits."""
+
+
+def check_station(station: Station) -> None:
+    """Demand that a station's accounts are right and within its bounds."""
+    sessions = station._sessions.values()
+    for session in sessions:
+        _check_session(session)
+    demand(station._buffered == sum(session.buffered_bytes for session in sessions), "bytes are counted wrong")
+    demand(station._buffered <= limits.MOST_BUFFERED_BYTES, "the senders together have too many bytes")
+    demand(len(sessions) <= limits.MOST_SESSIONS, "there are too many sessions")
+    demand(station._timers.keys() <= station._sessions.keys(), "a timer is nobody's")
+    demand(len(station._answers) <= limits._ANSWERS_REMEMBERED, "too many answers wait")
+    demand(len(station._answer_times) <= limits._ANSWERS_REMEMBERED, "too many answers are remembered")
+    for counter, value in vars(station.totals).items():
+        demand(value >= 0, f"{counter} is below 0")
+
+
+def _check_session(session: StationSession) -> None:
+    blocks, layers = session._blocks, session._layers
+    cost = station_session._COST_OF_AN_ENTRY
+    expected = sum(block.bytes + cost for block in blocks.values()) + sum(layer.bytes + cost for layer in layers.values())
+    demand(session.buffered_bytes == expected, "a sender's bytes are counted wrong")
+    demand(session.buffered_bytes <= limits.MOST_BUFFERED_BYTES_OF_ONE, "a sender has too many bytes")
+    demand(len(blocks) <= limits.MOST_UNFINISHED_BLOCKS, "a sender has too many blocks")
+    parts = sum(len(layer._parts) for layer in layers.values())
+    demand(parts * cost <= session.buffered_bytes, "parts of layers cost memory that is not counted")
+    for block in blocks.values():
+        demand(block.bytes == sum(map(len, block._symbols.values())), "a block's bytes are counted wrong")
+    demand(session._block_layers.keys() == blocks.keys(), "layers of a block are kept without it")
+    demand(session._asked <= blocks.keys(), "a block that is not there counts as asked for")
+    demand(not session._completed.keys() & blocks.keys(), "a block is whole and unfinished")
+    demand(session._complete <= session._completed.keys(), "a block is to be called whole that is not remembered")
+    demand(len(session._completed) <= station_session._BLOCKS_REMEMBERED, "too many blocks are remembered")
+    keys = sum(map(len, session._completed.values())) + sum(map(len, session._block_layers.values()))
+    demand(keys <= 2 * _MOST_NUMBERS, "blocks name too many layers")
+    demand(len(session._delivered) <= station_session._LAYERS_REMEMBERED, "too many layers are remembered")
+    demand(session._acknowledgements <= session._delivered.keys(), "a layer is acknowledged that is not remembered")
+    demand(len(session._requests) <= _MOST_NUMBERS, "too many blocks are asked for")
+    demand(not layers.keys() & session._delivered.keys(), "a layer is delivered and unfinished")
