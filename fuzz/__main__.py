@@ -26,7 +26,9 @@ def main() -> int:
     parser.add_argument("name", nargs="?", choices=corpus.NAMES, help="harness")
     parser.add_argument("--all", action="store_true", help="all harnesses, one after the other")
     parser.add_argument("--minutes", type=float, default=10.0, help="for each harness (10)")
-    parser.add_argument("--shrink", action="store_true", help="shrink the corpus instead, by lines and branches reached")
+    parser.add_argument(
+        "--shrink", action="store_true", help="shrink the corpus instead, by lines and branches reached"
+    )
     arguments = parser.parse_args()
     if arguments.name is None and not arguments.all and not arguments.shrink:
         parser.error("name a harness, or give --all")
@@ -57,7 +59,9 @@ def _fuzz(name: str, minutes: float) -> bool:
         for path in findings:
             corpus.keep_finding(name, path.read_bytes())
         seconds = time.monotonic() - begun
-        print(f"{name}: {seconds:.0f} s, {added} new inputs, {len(findings)} findings, exit status {status}", flush=True)
+        print(
+            f"{name}: {seconds:.0f} s, {added} new inputs, {len(findings)} findings, exit status {status}", flush=True
+        )
         return bool(findings) or status != 0
 
 

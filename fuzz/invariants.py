@@ -2,6 +2,7 @@
 
 from shared.link import station as limits
 from shared.link import station_session
+from shared.link.reassembly import COST_OF_A_PART
 from shared.link.station import Station
 from shared.link.station_session import StationSession
 
@@ -29,12 +30,15 @@ def check_station(station: Station) -> None:
 def _check_session(session: StationSession) -> None:
     blocks, layers = session._blocks, session._layers
     cost = station_session._COST_OF_AN_ENTRY
-    expected = sum(block.bytes + cost for block in blocks.values()) + sum(layer.bytes + cost for layer in layers.values())
+    expected = sum(block.bytes + cost for block in blocks.values()) + sum(
+        layer.bytes + cost for layer in layers.values()
+    )
+    expected += station_session._COST_OF_A_NAME * sum(map(len, session._block_layers.values()))
     demand(session.buffered_bytes == expected, "a sender's bytes are counted wrong")
     demand(session.buffered_bytes <= limits.MOST_BUFFERED_BYTES_OF_ONE, "a sender has too many bytes")
     demand(len(blocks) <= limits.MOST_UNFINISHED_BLOCKS, "a sender has too many blocks")
     parts = sum(len(layer._parts) for layer in layers.values())
-    demand(parts * cost <= session.buffered_bytes, "parts of layers cost memory that is not counted")
+    demand(parts * COST_OF_A_PART <= session.buffered_bytes, "parts of layers cost memory that is not counted")
     for block in blocks.values():
         demand(block.bytes == sum(map(len, block._symbols.values())), "a block's bytes are counted wrong")
     demand(session._block_layers.keys() == blocks.keys(), "layers of a block are kept without it")
@@ -42,8 +46,8 @@ def _check_session(session: StationSession) -> None:
     demand(not session._completed.keys() & blocks.keys(), "a block is whole and unfinished")
     demand(session._complete <= session._completed.keys(), "a block is to be called whole that is not remembered")
     demand(len(session._completed) <= station_session._BLOCKS_REMEMBERED, "too many blocks are remembered")
-    keys = sum(map(len, session._completed.values())) + sum(map(len, session._block_layers.values()))
-    demand(keys <= 2 * _MOST_NUMBERS, "blocks name too many layers")
+    names = sum(map(len, session._completed.values()))
+    demand(names == session._completed_names <= station_session._LAYERS_REMEMBERED, "blocks name too many layers")
     demand(len(session._delivered) <= station_session._LAYERS_REMEMBERED, "too many layers are remembered")
     demand(session._acknowledgements <= session._delivered.keys(), "a layer is acknowledged that is not remembered")
     demand(len(session._requests) <= _MOST_NUMBERS, "too many blocks are asked for")

@@ -105,4 +105,3 @@ def seeds() -> list[bytes]:
 
 
 HARNESS = Harness("MQTT topics and presence, ZeroMQ byte credit", run, seeds)
-

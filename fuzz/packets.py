@@ -83,4 +83,3 @@ def seeds() -> list[bytes]:
 
 
 HARNESS = Harness("packets of strangers, raw", run, seeds)
-

@@ -137,7 +137,8 @@ class Admission:
         if changed:
             for sender in self.gate.set_allowed(self._allowed.senders):
                 station.forget(sender)
-            self._report.line(f"allow list read again: {len(self._allowed.senders)} keys may send")
+            number = len(self._allowed.senders)
+            self._report.line(f"allow list read again: {number} {'key' if number == 1 else 'keys'} may send")
 
     def _store(self) -> bool:
         begun = self.gate.sessions_begun

@@ -202,6 +202,7 @@ def scenario(pictures: int, seed: int) -> Scenario:
         duration=pictures * INTERVAL + _PATIENCE,
         seed=seed,
         senders=1,
+        sealed=True,
         forward=ChannelConfig(rate=RATE, latency=_LATENCY, loss=GilbertElliott.from_mean(LOSS, BURST)),
         back=ChannelConfig(rate=_RETURN_RATE, latency=_LATENCY, loss=GilbertElliott.from_mean(LOSS, BURST)),
         link=LinkConfig(
@@ -251,7 +252,9 @@ def simulate(pictures: Sequence[Sequence[bytes]], seed: int, *, rounds: int = RO
         if recorder.fates[event.sequence].complete_seconds is not None:
             marks.setdefault(("end", event.sequence), counts())
 
-    link = SimulatedLink(chosen.link, chosen.forward, chosen.back, seed=seed, on_received=received)
+    link = SimulatedLink(
+        chosen.link, chosen.forward, chosen.back, seed=seed, sealed=chosen.sealed, on_received=received
+    )
     for submission in submissions:
         link.clock.schedule(submission.time, mark_start(submission.sequence))
         link.submit(submission)

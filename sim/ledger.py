@@ -1,38 +1,33 @@
 """What the bytes on the forward channel were spent on."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
-from shared.errors import CorruptDataError
-from shared.link.packet import parse_data
-from shared.link.plain import read_unproved
+from shared.link.statistics import SenderStatistics
 
 
-@dataclass
+@dataclass(frozen=True)
 class Ledger:
     """Bytes of the packets that senders handed out.
 
     Attributes:
         source: of source symbols, record framing included, each time they were sent.
         repair: of repair symbols, each time they were sent.
-        header: of packet headers and checksums.
-        other: of packets that are neither (sealed ones, whose kind cannot be seen).
+        question: of packets without a symbol: questions, and hellos of sealed sessions.
+        header: of the other packets' headers, checksums and seals.
     """
 
-    source: int = 0
-    repair: int = 0
-    header: int = 0
-    other: int = 0
+    source: int
+    repair: int
+    question: int
+    header: int
 
-    def count(self, packet: bytes) -> None:
-        """Enter a packet."""
-        try:
-            incoming = read_unproved(packet)
-            data = parse_data(incoming.flags, incoming.body)
-        except CorruptDataError:
-            self.other += len(packet)
-            return
-        self.header += len(packet) - len(data.symbol)
-        if data.index < data.k:
-            self.source += len(data.symbol)
-        else:
-            self.repair += len(data.symbol)
+    @classmethod
+    def of(cls, senders: Iterable[SenderStatistics]) -> Self:
+        """From the counters of sessions."""
+        counted = [*senders]
+        source = sum(sender.source_bytes_sent for sender in counted)
+        repair = sum(sender.repair_bytes_sent for sender in counted)
+        question = sum(sender.question_bytes_sent for sender in counted)
+        return cls(source, repair, question, sum(sender.bytes_sent for sender in counted) - source - repair - question)

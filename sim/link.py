@@ -17,7 +17,6 @@ from shared.link.sender_session import SenderSession
 from shared.link.station import Station
 from sim.channel import Arrival, Channel, ChannelConfig
 from sim.clock import VirtualClock
-from sim.ledger import Ledger
 from sim.sealing import envelopes
 
 # A session whose timer stands still would hold the virtual clock for ever.
@@ -110,7 +109,6 @@ class SimulatedLink:
         generators = np.random.default_rng(seed).spawn(2 * senders)
         self.forward = _channels(forward, generators[::2])
         self.back = None if back is None else _channels(back, generators[1::2])
-        self.ledger = Ledger()
         self._on_received = on_received
         self._on_acknowledged = on_acknowledged
         self._in_flight = 0
@@ -155,7 +153,6 @@ class SimulatedLink:
     def _pump_sender(self, index: int) -> None:
         session, now = self.senders[index], self.clock.now
         for packet, _ in session.packets_to_send(now):
-            self.ledger.count(packet)
             self._carry(self.forward[index].send(packet, now), partial(self._at_station, index))
         while (event := session.next_event()) is not None:
             if self._on_acknowledged is not None:

@@ -130,6 +130,7 @@ class _Head:
     duration: float = 3600.0
     seed: int = 1
     senders: int = 1
+    sealed: bool = True
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class Scenario:
         duration: virtual seconds after which the simulation ends even if pictures are still under way.
         seed: of all chance.
         senders: number of senders, each with channels of its own.
+        sealed: whether packets are sealed, as ``pinhole send`` does.
         forward: channel from a sender to the station.
         back: channel from the station to a sender; None: simplex.
         link: settings of the link core.
@@ -154,6 +156,7 @@ class Scenario:
     duration: float
     seed: int
     senders: int
+    sealed: bool
     forward: ChannelConfig
     back: ChannelConfig | None
     link: LinkConfig
@@ -231,6 +234,7 @@ def parse_scenario(tables: Mapping[str, object], where: str) -> Scenario:
         head.duration,
         head.seed,
         head.senders,
+        head.sealed,
         forward,
         None if link.simplex else back,
         link,

@@ -105,6 +105,7 @@ def run_scenario(scenario: Scenario, submissions: Sequence[Submission]) -> Outco
         scenario.back,
         senders=scenario.senders,
         seed=scenario.seed,
+        sealed=scenario.sealed,
         on_received=recorder.received,
     )
     for submission in submissions:
@@ -123,7 +124,7 @@ def outcome_of(scenario: Scenario, link: SimulatedLink, recorder: Recorder) -> O
         link.station.totals,
         [channel.statistics for channel in link.forward],
         [channel.statistics for channel in link.back or []],
-        link.ledger,
+        Ledger.of(session.statistics for session in link.senders),
     )
 
 

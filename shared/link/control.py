@@ -1,7 +1,7 @@
 """Control messages from the station to a sender: msgpack arrays without keys."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import msgpack
@@ -116,6 +116,35 @@ def encode_report(report: Report) -> bytes:
         message.pop()
     packed: bytes = msgpack.packb(message)
     return packed
+
+
+def pack_report(report: Report, room: int) -> list[bytes]:
+    """Reports of at most ``room`` bytes each that say it all together, as far as each single thing fits."""
+    message = encode_report(report)
+    if len(message) <= room:
+        return [message]
+    if report.fit is not None or report.stored is not None or report.echo is not None:
+        lists = replace(report, echo=None, stored=None, fit=None)
+        rest = [Report(echo=report.echo), Report(stored=report.stored), Report(fit=report.fit)]
+        return [packed for part in (lists, *rest) if part != Report() for packed in _pack_lists(part, room)]
+    return _pack_lists(report, room)
+
+
+def _pack_lists(report: Report, room: int) -> list[bytes]:
+    message = encode_report(report)
+    lists = {"acknowledged": report.acknowledged, "requests": report.requests, "complete": report.complete}
+    longest = max(lists, key=lambda name: len(lists[name]))
+    half = len(lists[longest]) // 2
+    if len(message) <= room:
+        return [message]
+    if half == 0:
+        alone = [Report(**{name: entries}) for name, entries in lists.items() if entries]  # type: ignore[arg-type]
+        if len(alone) <= 1:
+            return []  # no room for it here; it is said again, or asked for
+        return [packed for part in alone for packed in _pack_lists(part, room)]
+    first = replace(report, **{longest: lists[longest][:half]})  # type: ignore[arg-type]
+    second = Report(**{longest: lists[longest][half:]})  # type: ignore[arg-type]
+    return [*_pack_lists(first, room), *_pack_lists(second, room)]
 
 
 def parse_report(message: bytes) -> Report:

@@ -6,6 +6,9 @@ from shared.errors import CorruptDataError
 from shared.link import reed_solomon
 from shared.link.frames import Frame
 
+COST_OF_A_PART = 128
+"""Bytes that a part of a layer is reckoned to take besides its data, so that many small or empty ones are bounded."""
+
 
 class IncomingBlock:
     """Symbols of one coded block.
@@ -99,12 +102,19 @@ class IncomingBlock:
 
 
 class IncomingLayer:
-    """Parts of one layer."""
+    """Parts of one layer.
+
+    Attributes:
+        layers: of the picture.
+        bytes: what the parts take, `COST_OF_A_PART` for each included.
+    """
 
     def __init__(self, layers: int) -> None:
         self.layers = layers
         self.bytes = 0
-        self._parts: dict[int, bytes] = {}
+        self._parts: dict[int, bytearray] = {}
+        self._last = 0
+        self._reach = 0
         self._end: int | None = None
 
     def add(self, frame: Frame) -> bytes | None:
@@ -114,23 +124,33 @@ class IncomingLayer:
             CorruptDataError: if the part contradicts those that are there.
         """
         stop = frame.offset + len(frame.data)
-        furthest = max((offset + len(part) for offset, part in self._parts.items()), default=0)
         if frame.layers != self.layers:
             raise CorruptDataError("parts of one picture disagree on its number of layers")
         if (self._end is not None and (stop > self._end or (frame.final and stop != self._end))) or (
-            frame.final and stop < furthest
+            frame.final and stop < self._reach
         ):
             raise CorruptDataError("parts of one layer disagree on its length")
         if frame.final:
             self._end = stop
-        before = self._parts.get(frame.offset, b"")
-        if len(frame.data) > len(before) or frame.offset not in self._parts:
-            self._parts[frame.offset] = frame.data
-            self.bytes += len(frame.data) - len(before)
+        self._reach = max(self._reach, stop)
+        self._keep(frame)
         return self._join()
 
+    def _keep(self, frame: Frame) -> None:
+        last = self._parts.get(self._last)
+        if last is not None and self._last + len(last) == frame.offset:
+            # Parts mostly come one after the other; as one they cost little, however small they are.
+            last += frame.data
+            self.bytes += len(frame.data)
+            return
+        before = self._parts.get(frame.offset)
+        if before is None or len(frame.data) > len(before):
+            self._parts[frame.offset] = bytearray(frame.data)
+            self.bytes += len(frame.data) + COST_OF_A_PART if before is None else len(frame.data) - len(before)
+            self._last = frame.offset
+
     def _join(self) -> bytes | None:
-        if self._end is None:
+        if self._end is None or self.bytes - COST_OF_A_PART * len(self._parts) < self._end:
             return None
         whole = bytearray()
         # A sender that cut a layer anew may overlap its own older cut.

@@ -277,7 +277,11 @@ class SenderSession:
             self.statistics.source_symbols_sent += 1
         else:
             self.statistics.repair_symbols_sent += 1
-        block.sent.add(index)
+        if index != QUESTION:
+            symbol = block.symbol_bytes(index)
+            self.statistics.source_bytes_sent += symbol if index < block.k else 0
+            self.statistics.repair_bytes_sent += symbol if index >= block.k else 0
+            block.sent.add(index)
 
     def _note_time(self, counter: int) -> None:
         if not self.config.simplex:

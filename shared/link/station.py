@@ -162,7 +162,9 @@ class Station:
             if known.envelope is envelope:
                 return known
             self._drop(known)
-        session = self._sessions[envelope.sender] = StationSession(envelope, self._events)
+        session = self._sessions[envelope.sender] = StationSession(
+            envelope, self._events, answers=not self.config.simplex
+        )
         if len(self._sessions) > MOST_SESSIONS:
             self._drop(next(iter(self._sessions.values())))
             self._past.sessions_dropped += 1

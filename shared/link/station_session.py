@@ -2,12 +2,11 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Hashable, Iterable
-from dataclasses import replace
 from itertools import islice
 
 from shared.errors import CorruptDataError
 from shared.link.blocks import LayerKey
-from shared.link.control import Echo, Report, Request, encode_report
+from shared.link.control import Echo, Report, Request, pack_report
 from shared.link.envelope import StationEnvelope
 from shared.link.events import LayerReceived
 from shared.link.frames import Frame, read_frames
@@ -33,8 +32,11 @@ _LAYERS_REMEMBERED = 65536
 _BLOCKS_REMEMBERED = 4096
 _GAPS_WATCHED = 64
 _CONFLICTS_ENDURED = 8
-_COST_OF_AN_ENTRY = 64
+_COST_OF_AN_ENTRY = 512
 """Bytes that an unfinished block or layer is reckoned to take besides its data, so that empty ones are bounded too."""
+
+_COST_OF_A_NAME = 128
+"""The same for each layer that an unfinished block is known to carry."""
 
 
 class StationSession:
@@ -43,12 +45,14 @@ class StationSession:
     Args:
         envelope: whose, and what protects it.
         events: where received layers go.
+        answers: whether there is a way back, as far as the station knows.
     """
 
-    def __init__(self, envelope: StationEnvelope, events: deque[LayerReceived]) -> None:
+    def __init__(self, envelope: StationEnvelope, events: deque[LayerReceived], *, answers: bool = True) -> None:
         self.envelope = envelope
         self.path: Hashable = None
-        self.mute = False
+        self.mute = not answers
+        self._answers = answers
         self.statistics = StationStatistics()
         self.buffered_bytes = 0
         self._events = events
@@ -56,6 +60,7 @@ class StationSession:
         self._blocks: OrderedDict[int, IncomingBlock] = OrderedDict()
         self._block_layers: dict[int, set[LayerKey]] = {}
         self._completed: OrderedDict[int, tuple[LayerKey, ...]] = OrderedDict()
+        self._completed_names = 0
         self._layers: OrderedDict[LayerKey, IncomingLayer] = OrderedDict()
         # True: acknowledged; False: handed to the owner, who has not stored it yet.
         self._delivered: OrderedDict[LayerKey, bool] = OrderedDict()
@@ -93,7 +98,7 @@ class StationSession:
         packet = parse_data(incoming.flags, incoming.body)
         self.statistics.packets_received += 1
         self.statistics.bytes_received += size
-        self.mute = packet.mute
+        self.mute = packet.mute or not self._answers
         self._losses.observe(incoming.counter, now)
         number = unwrap_counter(packet.block, self._highest, BLOCK_NUMBERS)
         block = self._blocks.get(number)
@@ -121,6 +126,8 @@ class StationSession:
 
     def next_timer(self) -> float | None:
         """Seconds at which a report is due, None if none is."""
+        if self._highest is None:
+            return None  # only greeted so far: where the sender is, and whether it can hear, its first packet tells
         times = [at for at in (self._report_at, min(self._requests.values(), default=None)) if at is not None]
         return min(times, default=None)
 
@@ -151,7 +158,7 @@ class StationSession:
         self._echo = None
         self._report_at = None
         whole = Report(tuple(sorted(pictures.items())), tuple(requests), tuple(complete), echo, stored, fit)
-        messages = _pack(whole, packet_bytes - self.envelope.overhead)
+        messages = pack_report(whole, packet_bytes - self.envelope.overhead)
         packets = [self.envelope.wrap(message) for message in messages]
         self.statistics.requests_sent += len(requests)
         self.statistics.reports_sent += len(packets)
@@ -195,14 +202,15 @@ class StationSession:
             self._block_layers[number] = set()
             self.buffered_bytes += _COST_OF_AN_ENTRY
         self.buffered_bytes += block.bytes - before
+        names = self._block_layers[number]
         if not new:
             self.statistics.symbols_duplicate += 1
             self.statistics.bytes_spurious += size
-            self._repeat(self._block_layers[number], now)
+            self._repeat(names, now)
             return
-        self._block_layers[number] |= self._take_frames(frames, now)
+        self._take_frames(frames, now, number)
         if block.complete:
-            self._complete_block(number, self._block_layers[number])
+            self._complete_block(number, names)
         elif block.restorable:
             self._restore(number, block, now)
 
@@ -218,22 +226,28 @@ class StationSession:
             return
         self.statistics.symbols_recovered += len(symbols)
         self.statistics.columns_repaired += repaired
-        self._complete_block(number, self._block_layers[number] | self._take_frames(frames, now))
+        self._take_frames(frames, now, number)
+        self._complete_block(number, self._block_layers[number])
 
     def _complete_block(self, number: int, layers: Iterable[LayerKey]) -> None:
         self._completed[number] = tuple(layers)
-        if len(self._completed) > _BLOCKS_REMEMBERED:
-            self._completed.popitem(last=False)
-        self._forget_block(number)
+        self._completed_names += len(self._completed[number])
         self._complete.add(number)
+        while len(self._completed) > _BLOCKS_REMEMBERED or self._completed_names > _LAYERS_REMEMBERED:
+            self._forget_completed(next(iter(self._completed)))
+        self._forget_block(number)
         self._requests.pop(number, None)
         self.statistics.blocks_completed += 1
+
+    def _forget_completed(self, number: int) -> None:
+        self._completed_names -= len(self._completed.pop(number))
+        self._complete.discard(number)
 
     def _forget_block(self, number: int) -> None:
         block = self._blocks.pop(number, None)
         if block is not None:
-            self.buffered_bytes -= block.bytes + _COST_OF_AN_ENTRY
-        self._block_layers.pop(number, None)
+            names = self._block_layers.pop(number)
+            self.buffered_bytes -= block.bytes + _COST_OF_AN_ENTRY + _COST_OF_A_NAME * len(names)
         self._asked.discard(number)
 
     def _lose_layer(self, key: LayerKey) -> None:
@@ -241,15 +255,32 @@ class StationSession:
         self._drop_layer(key)
         self.statistics.layers_dropped += 1
         for number in [number for number, keys in self._completed.items() if key in keys]:
-            del self._completed[number]
+            self._forget_completed(number)
         for number in [number for number, keys in self._block_layers.items() if key in keys]:
             self._forget_block(number)
 
-    def _take_frames(self, frames: list[Frame], now: float) -> set[LayerKey]:
-        keys = set()
+    def _take_frames(self, frames: list[Frame], now: float, number: int | None = None) -> set[LayerKey]:
+        """Take the parts of layers that a symbol holds.
+
+        Args:
+            frames: the parts.
+            now: seconds.
+            number: of the unfinished block that they belong to, None for one that is whole with them.
+
+        Returns:
+            The layers.
+
+        Raises:
+            CorruptDataError: if a part contradicts another. Either may be the wrong one: the layer goes, and all blocks
+                with a part of it count as never received, this one too, so that they come again.
+        """
+        keys = {(frame.sequence, frame.layer) for frame in frames}
+        if number is not None:
+            names = self._block_layers[number]
+            self.buffered_bytes += _COST_OF_A_NAME * len(keys - names)
+            names |= keys
         for frame in frames:
             key = (frame.sequence, frame.layer)
-            keys.add(key)
             if key in self._delivered:
                 self.statistics.layers_duplicate += frame.final
                 self._repeat((key,), now)
@@ -266,10 +297,8 @@ class StationSession:
         try:
             payload = layer.add(frame)
         except CorruptDataError:
-            # Either this part or an earlier one is wrong. Without the layer both go, and the sender, who gets no
-            # acknowledgement, sends it again.
             self._lose_layer(key)
-            return
+            raise
         self.buffered_bytes += layer.bytes - before
         if payload is None:
             return
@@ -287,7 +316,8 @@ class StationSession:
         self._delivered[key] = acknowledged or self._delivered.get(key, False)
         self._delivered.move_to_end(key)
         if len(self._delivered) > _LAYERS_REMEMBERED:
-            self._delivered.popitem(last=False)
+            forgotten, _ = self._delivered.popitem(last=False)
+            self._acknowledgements.discard(forgotten)
 
     def _repeat(self, layers: Iterable[LayerKey], now: float) -> None:
         """Acknowledge stored layers once more: that they come again shows that the first time was lost."""
@@ -298,7 +328,8 @@ class StationSession:
 
     def _note_progress(self, number: int, packet: DataPacket, incoming: Incoming, now: float) -> None:
         """Decide when to report, and which blocks to ask for."""
-        if packet.mute:
+        highest, self._highest = self._highest, number if self._highest is None else max(self._highest, number)
+        if self.mute:
             self._complete.clear()
             self._requests.clear()
             return
@@ -307,13 +338,13 @@ class StationSession:
         if incoming.flags & LONG or self._greeted:
             self._greeted = False
             self._answer(now)
-        if self._highest is not None and number > self._highest and len(self._requests) < _BLOCKS_REMEMBERED:
-            for gap in range(max(self._highest + 1, number - _GAPS_WATCHED), number):
+        more = len(self._requests) < _BLOCKS_REMEMBERED
+        if highest is not None and more:
+            for gap in range(max(highest + 1, number - _GAPS_WATCHED), number):
                 self._requests[gap] = now + REQUEST_AFTER
-        self._highest = number if self._highest is None else max(self._highest, number)
         if number in self._completed:
             self._requests.pop(number, None)
-        elif number in self._requests or packet.poll:
+        elif number in self._requests or (packet.poll and more):
             # While symbols of a block keep coming there is nothing to ask for.
             self._requests[number] = now + (ANSWER_AFTER if packet.poll else REQUEST_AFTER)
         self._asked.discard(number)
@@ -347,32 +378,3 @@ class StationSession:
                 return None
         self._fit_said = (fit, now)
         return fit
-
-
-def _pack(report: Report, room: int) -> list[bytes]:
-    """Reports of at most ``room`` bytes each that say it all together, as far as each single thing fits."""
-    message = encode_report(report)
-    if len(message) <= room:
-        return [message]
-    if report.fit is not None or report.stored is not None or report.echo is not None:
-        lists = replace(report, echo=None, stored=None, fit=None)
-        rest = [Report(echo=report.echo), Report(stored=report.stored), Report(fit=report.fit)]
-        return [packed for part in (lists, *rest) if part != Report() for packed in _pack_lists(part, room)]
-    return _pack_lists(report, room)
-
-
-def _pack_lists(report: Report, room: int) -> list[bytes]:
-    message = encode_report(report)
-    lists = {"acknowledged": report.acknowledged, "requests": report.requests, "complete": report.complete}
-    longest = max(lists, key=lambda name: len(lists[name]))
-    half = len(lists[longest]) // 2
-    if len(message) <= room:
-        return [message]
-    if half == 0:
-        alone = [Report(**{name: entries}) for name, entries in lists.items() if entries]  # type: ignore[arg-type]
-        if len(alone) <= 1:
-            return []  # no room for it here; it is said again, or asked for
-        return [packed for part in alone for packed in _pack_lists(part, room)]
-    first = replace(report, **{longest: lists[longest][:half]})  # type: ignore[arg-type]
-    second = Report(**{longest: lists[longest][half:]})  # type: ignore[arg-type]
-    return [*_pack_lists(first, room), *_pack_lists(second, room)]

@@ -16,13 +16,15 @@ class SenderStatistics:
         source_symbols_sent: packets with a source symbol sent for the first time (uncoded packets count here).
         repair_symbols_sent: packets with a repair symbol sent for the first time, planned or asked for.
         symbols_resent: packets whose symbol had been sent before.
+        source_bytes_sent: bytes of source symbols, each time they were sent.
+        repair_bytes_sent: bytes of repair symbols, each time they were sent.
         layers_submitted: layers taken from the owner.
         layers_acknowledged: layers the station has stored.
         layers_sent: layers reported as sent on a simplex link.
         payload_bytes_submitted: bytes of the layers taken.
         reports_received: control packets understood.
         packets_rejected: incoming packets dropped: damaged, foreign or malformed.
-        question_bytes_sent: bytes of packets that only fetch an answer, hello packets among them.
+        question_bytes_sent: bytes of packets without a symbol, which only fetch an answer, and of hello packets.
         requests_received: repair requests for blocks still open.
         timeouts: times that a block got no answer and was asked about again.
         layers_withdrawn: layers given up by the owner.
@@ -37,6 +39,8 @@ class SenderStatistics:
     source_symbols_sent: int = 0
     repair_symbols_sent: int = 0
     symbols_resent: int = 0
+    source_bytes_sent: int = 0
+    repair_bytes_sent: int = 0
     layers_submitted: int = 0
     layers_acknowledged: int = 0
     layers_sent: int = 0

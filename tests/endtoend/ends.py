@@ -41,6 +41,7 @@ class Ends:
         self._real = real
         self.sender_key = "drone7"
         self.station_key = "ground"
+        self.known_station = "ground.pub"
 
     def make_keys(self) -> None:
         """What `pinhole keys` would do at both ends."""
@@ -67,8 +68,14 @@ class Ends:
         words = [word for address in addresses for word in ("--to", address)]
         words += ["--source", str(self.source), "--budget", self._budget, "--state", str(self.spool), "--quality", "3"]
         words += ["--key", str(self.sender_keys / f"{self.sender_key}.key")]
-        words += ["--station-key", str(self.sender_keys / f"{self.station_key}.pub"), *flags]
+        words += ["--station-key", str(self.sender_keys / self.known_station), *flags]
         return self._start("send", words, launch, name)
+
+    def start_relay(self, listen: str, to: str, name: str) -> Running:
+        """Start `pinhole relay`; returns when it listens."""
+        relay = self._run(["-m", "pinhole", "relay", "--listen", listen, "--to", to], subprocess.Popen, name)
+        relay.wait_for("relaying from")
+        return relay
 
     def start_station(self, listen: str | Sequence[str], *flags: str, launch: Launch = subprocess.Popen) -> Running:
         """Start the station, with its present key; returns when it listens."""
@@ -99,7 +106,10 @@ class Ends:
 
     def _start(self, command: str, words: list[str], launch: Launch, name: str) -> Running:
         program = ["-m", "pinhole", command] if self._real else [str(_DRIVERS / f"{command}_driver.py")]
+        return self._run([*program, *words], launch, name)
+
+    def _run(self, words: list[str], launch: Launch, name: str) -> Running:
         env = {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "XDG_STATE_HOME": str(self.logs)}
-        process = Running([sys.executable, *program, *words], self.logs / f"{name}.log", env, launch)
+        process = Running([sys.executable, *words], self.logs / f"{name}.log", env, launch)
         self.running.append(process)
         return process

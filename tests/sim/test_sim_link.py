@@ -32,7 +32,7 @@ LINK = LinkConfig(packet_bytes=300, rate=9000.0, burst_bytes=600, flush_after=1.
 
 def scenario(forward: ChannelConfig, back: ChannelConfig | None, pictures: int = 20, senders: int = 1) -> Scenario:
     return Scenario(
-        "test", "", 3600.0, 1, senders, forward, back, replace(LINK, simplex=back is None), Traffic(pictures, 6.0)
+        "test", "", 3600.0, 1, senders, True, forward, back, replace(LINK, simplex=back is None), Traffic(pictures, 6.0)
     )
 
 
@@ -64,7 +64,7 @@ def test_a_clean_link_delivers_everything_at_line_speed() -> None:
         assert base <= complete
     assert outcome.senders[0].layers_acknowledged == 80
     ledger, sent = outcome.ledger, outcome.senders[0].bytes_sent
-    assert ledger.source + ledger.repair + ledger.header == sent == outcome.forward[0].offered_bytes
+    assert ledger.source + ledger.repair + ledger.question + ledger.header == sent == outcome.forward[0].offered_bytes
     payload = sum(len(layer) for fate in outcome.fates for layer in fate.submission.layers)
     assert payload < ledger.source < 1.05 * payload
     assert 0.2 * payload < ledger.repair < 0.6 * payload

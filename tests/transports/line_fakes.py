@@ -5,33 +5,10 @@ import contextlib
 import errno
 import os
 import random
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-from shared.link import LayerReceived, LinkConfig, Station
-from shared.transports.base import StationTransport
-from shared.transports.drive import drive_station
 from shared.transports.framing import FEND
 
-
-@asynccontextmanager
-async def driven(transport: StationTransport, received: list[LayerReceived]) -> AsyncIterator[Station]:
-    """A station on an open transport, which acknowledges whatever it receives; closes the transport at the end."""
-    station = Station(LinkConfig(), now=time.monotonic())
-    wake = asyncio.Event()
-
-    def store(event: LayerReceived) -> None:
-        received.append(event)
-        station.acknowledge(event.sender, event.sequence, event.layer, time.monotonic())
-
-    task = asyncio.create_task(drive_station(station, transport, on_event=store, wake=wake, clock=time.monotonic))
-    try:
-        yield station
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await transport.close()
+_PATIENCE = 0.5
 
 
 class Cable:
@@ -85,12 +62,15 @@ class Cable:
 
     def _carry(self, here: int, there: int) -> None:
         try:
-            data = bytearray(os.read(here, 4096))
+            data = os.read(here, 4096)
         except OSError as error:
             if error.errno not in (errno.EIO, errno.EAGAIN):
                 raise
             return
         self.carried += len(data)
+        self._put(here, there, self._harm(data) if self._loss or self._damage else data)
+
+    def _harm(self, data: bytes) -> bytes:
         kept = bytearray()
         for byte in data:
             if self._chance.random() < self._loss:
@@ -99,9 +79,33 @@ class Cable:
             flip = self._chance.random() < self._damage
             self.harmed += flip
             kept.append(byte ^ (1 << self._chance.randrange(8) if flip else 0))
-        # What does not fit is an overrun, as on a real line.
-        with contextlib.suppress(BlockingIOError):
-            os.write(there, kept)
+        return bytes(kept)
+
+    def _put(self, here: int, there: int, data: bytes) -> None:
+        """Write what the other end has room for; what it does not take for long is an overrun, as on a real line."""
+        data = data[self._write(there, data) :]
+        if not data:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(here)
+        until = loop.time() + _PATIENCE
+
+        def again(rest: bytes) -> None:
+            if here not in self._masters:
+                return
+            rest = rest[self._write(there, rest) :]
+            if rest and loop.time() < until:
+                loop.call_later(0.002, again, rest)
+            else:
+                loop.add_reader(here, self._carry, here, there)
+
+        loop.call_later(0.002, again, data)
+
+    def _write(self, master: int, data: bytes) -> int:
+        try:
+            return os.write(master, data)
+        except BlockingIOError:
+            return 0
 
 
 class FakeTnc:
@@ -120,8 +124,8 @@ class FakeTnc:
         self._clients: list[asyncio.StreamWriter] = []
         self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+    async def start(self, port: int = 0) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         self.url = f"kiss+tcp://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     async def stop(self) -> None:
@@ -142,3 +146,6 @@ class FakeTnc:
                     for other in self._clients:
                         if other is not writer:
                             other.write(bytes([FEND]) + frame + bytes([FEND]))
+        writer.close()
+        if writer in self._clients:
+            self._clients.remove(writer)

@@ -18,8 +18,7 @@ from shared.transports.base import ClientTransport
 from shared.transports.bond_choice import PROBE_FOR, LinkChoice, Mode
 from shared.transports.bonded import BondedClient, Link
 from shared.transports.memory import Faults, MemoryClient
-from tests.transports.line_fakes import driven
-from tests.transports.test_transports import LIMIT, brisk, deliver, some_pictures
+from tests.transports.delivery import LIMIT, brisk, deliver, driven, some_pictures
 
 PATIENCE = 30.0
 

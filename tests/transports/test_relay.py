@@ -23,9 +23,8 @@ from shared.link.packet import SEALED, VERSION_BITS, encode_reset
 from shared.link.plain import PlainSender
 from shared.transports import open_client, open_station
 from shared.transports.base import LARGEST_PACKET, ClientTransport, StationTransport
-from shared.transports.memory import Faults, MemoryClient
-from tests.transports.line_fakes import driven
-from tests.transports.test_transports import LIMIT, brisk, deliver, some_pictures
+from shared.transports.memory import Faults, MemoryClient, MemoryStation
+from tests.transports.delivery import LIMIT, brisk, deliver, driven, some_pictures
 
 SEALED_PACKET = bytes([VERSION_BITS | SEALED]) + bytes(30)
 UNSEALED_PACKET = bytes([VERSION_BITS]) + bytes(30)
@@ -216,7 +215,10 @@ def test_what_is_not_the_protocols_or_not_sealed_is_dropped_and_counted_and_noth
         async with relayed("memory://relay", "memory://ground", settings) as (relay, _, _), asyncio.timeout(LIMIT):
             stranger = MemoryClient("relay")
             other = bytes([VERSION_BITS ^ 0xC0 | SEALED]) + bytes(30)
-            for packet in (b"", SEALED_PACKET[:7], other, SEALED_PACKET + bytes(LARGEST_PACKET), UNSEALED_PACKET):
+            ear = relay._listeners[0]
+            assert isinstance(ear, MemoryStation)
+            ear.take(stranger, SEALED_PACKET + bytes(LARGEST_PACKET))
+            for packet in (b"", SEALED_PACKET[:7], other, UNSEALED_PACKET):
                 await stranger.send(packet)
             while relay.counters.foreign + relay.counters.unsealed < 5:
                 await asyncio.sleep(0.01)

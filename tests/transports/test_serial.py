@@ -21,8 +21,8 @@ from shared.transports.byte_stream import QUEUED_BYTES, Inbox, StreamClient, Str
 from shared.transports.line_pace import LinePace, Turns
 from shared.transports.options import ClientOptions, StationOptions
 from shared.transports.serial_line import open_serial_client, open_serial_station, parse_kiss_tcp, parse_serial
-from tests.transports.line_fakes import Cable, FakeTnc, driven
-from tests.transports.test_transports import LIMIT, brisk, deliver, some_pictures
+from tests.transports.delivery import LIMIT, brisk, deliver, driven, some_pictures
+from tests.transports.line_fakes import Cable, FakeTnc
 
 FAST = "baud=4000000"
 

@@ -441,7 +441,8 @@ def test_whatever_the_network_says_is_a_loss(monkeypatch: pytest.MonkeyPatch) ->
             assert [(await station.receive())[1][1] for _ in range(2)] == [5, 6]
         await client.close()
         await client.close()
-        await client.send(PACKET)
+        with pytest.raises(PinholeError, match="closed"):
+            await client.send(PACKET)
         await station.close()
         await station.send(("127.0.0.1", 9), PACKET)
 

@@ -392,7 +392,8 @@ def test_a_client_that_closes_while_it_waits_ends() -> None:
             await client.close()
             await client.close()
             async with asyncio.timeout(LIMIT):
-                await sending
+                with pytest.raises(PinholeError, match="closed"):
+                    await sending
 
     run(scenario())
 
@@ -464,7 +465,8 @@ def test_a_revoked_key_is_refused_at_its_next_connection() -> None:
         assert not sending.done()
         assert station.peers == 0
         await client.close()
-        await sending
+        with pytest.raises(PinholeError, match="closed"):
+            await sending
         await station.close()
 
     run(scenario())
@@ -511,7 +513,9 @@ def test_plain_and_mistaken_clients_at_a_sealed_station_do_no_harm() -> None:
         assert not any(task.done() for task in waiting)
         for client in (plain, mistaken, honest):
             await client.close()
-        await asyncio.gather(*waiting)
+        for task in waiting:
+            with pytest.raises(PinholeError, match="closed"):
+                await task
         await station.close()
 
     run(scenario())
@@ -530,7 +534,8 @@ def test_a_sealed_client_tells_a_plain_station_nothing() -> None:
             assert (await station.receive())[1] == b"\x80plain"
         assert not waiting.done()
         await client.close()
-        await waiting
+        with pytest.raises(PinholeError, match="closed"):
+            await waiting
         await plain.close()
         await station.close()
 
