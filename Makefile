@@ -4,13 +4,23 @@ PYTHON ?= python3
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint format install bundle clean
+.PHONY: demo test test-programs lint format install bundle clean
 
 demo: $(VENV)/.installed-sim
 	$(VENV)/bin/pinhole demo
 
-test: $(VENV)/.installed-all
+test: $(VENV)/.installed-all test-programs
 	$(VENV)/bin/python -m pytest
+
+# Some tests want a real MQTT broker and network namespaces. Without them they are skipped, and say so.
+test-programs:
+	@if ! PATH="$$PATH:/usr/sbin:/sbin" sh -c 'command -v mosquitto && command -v ip' >/dev/null; then \
+		if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+			apt-get update -q && apt-get install -y -q --no-install-recommends mosquitto iproute2; \
+		else \
+			echo "make: without mosquitto and iproute2 some tests are skipped (Debian: apt-get install mosquitto iproute2)" >&2; \
+		fi; \
+	fi
 
 lint: $(VENV)/.installed-all
 	$(VENV)/bin/ruff check .

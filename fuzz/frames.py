@@ -1,11 +1,10 @@
 """The frames of a source symbol, and layers put together from them."""
 
+from fuzz.harness import Harness, demand
 from shared.errors import CorruptDataError
 from shared.link.blocks import BlockShape, close_coded_block, close_uncoded_block, remaining
 from shared.link.frames import LARGEST_LAYER, LARGEST_SEQUENCE, MOST_LAYERS, Frame, Piece, read_frames
 from shared.link.reassembly import IncomingLayer
-
-from fuzz.harness import Harness, demand
 
 
 def run(data: bytes) -> None:

@@ -1,12 +1,11 @@
 """What holds of a station's memory whatever it was sent; for harnesses and for the stateful tests of the link."""
 
+from fuzz.harness import demand
 from shared.link import station as limits
 from shared.link import station_session
 from shared.link.reassembly import COST_OF_A_PART
 from shared.link.station import Station
 from shared.link.station_session import StationSession
-
-from fuzz.harness import demand
 
 _MOST_NUMBERS = 65536
 """Of anything that is remembered by number, whatever the module's own limits."""

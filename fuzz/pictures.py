@@ -2,11 +2,10 @@
 
 import zlib
 
+from fuzz.harness import Harness, demand
 from shared.codec.header import PictureHeader
 from shared.codec.pin import pack_pin, unpack_pin
 from shared.errors import CorruptDataError
-
-from fuzz.harness import Harness, demand
 
 
 def run(data: bytes) -> None:

@@ -6,6 +6,8 @@ An input is a row of steps; each begins with a byte that says which. Invariants 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from fuzz.harness import Harness, Reader, demand
+from fuzz.invariants import check_station
 from shared.link import LayerReceived, LinkConfig, SenderSession, Station
 from shared.link import station as limits
 from shared.link import station_session as session_limits
@@ -14,9 +16,6 @@ from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.packet import CODED, LONG, MUTE, POLL, SEALED, reset_tag, spoken_versions
 from shared.link.plain import PlainSender, read_unproved
 from shared.link.sealed import SealedGate, SealedSender
-
-from fuzz.harness import Harness, Reader, demand
-from fuzz.invariants import check_station
 
 _STATION = SecretKey(Role.STATION, 3, b"s" * 32, b"t" * 32)
 _SECRETS = [SecretKey(Role.SENDER, 4 + number, bytes([number]) * 32, b"v" * 32) for number in range(2)]

@@ -2,7 +2,7 @@
 
 import sys
 
-import atheris
+import atheris  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
 from fuzz import corpus
 

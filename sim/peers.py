@@ -1,4 +1,4 @@
-"""A real sender node and a real receiver daemon, joined by ZeroMQ sockets on this machine.
+"""A real sender node and a real receiver daemon, joined by ZeroMQ sockets on this machine, sealed.
 
 Everything is what ``pinhole send`` and ``pinhole receive`` are made of: watched folder, spool, session, sockets,
 archive, decoding. They share a process only to spare the second start of the decoder's libraries.
@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from receiver.archive import Archive
@@ -24,10 +25,12 @@ from sender.spool import Spool
 from shared.codec.interfaces import PictureDecoder, PictureEncoder, Pixels
 from shared.errors import PinholeError
 from shared.link.config import LinkConfig
+from shared.link.keys import ListedSender, Role, SecretKey
+from shared.link.sealed import SealedGate, SealedSender
 from shared.link.station import Station
 from shared.link.statistics import SenderStatistics, StationStatistics
 from shared.picture import load_picture
-from shared.transports import open_client
+from shared.transports import ClientOptions, StationOptions, open_client
 
 Progress = Callable[[str], None]
 
@@ -145,11 +148,15 @@ async def _cross(
     progress: Progress,
 ) -> Crossing:
     started = time.monotonic()
-    listeners, url = await _listen()
+    ground, drone = SecretKey.generate(Role.STATION), SecretKey.generate(Role.SENDER)
+    listeners, url = await _listen(
+        StationOptions(station=ground.identity, secret=ground, admits=lambda key: key == drone.public.curve)
+    )
     archive_folder = work / "archive"
     archive_folder.mkdir(parents=True)
     report = _Report(progress)
-    station = Station(link, now=time.monotonic())
+    gate = SealedGate([ground], [ListedSender("demo", drone.public)])
+    station = Station(link, now=time.monotonic(), gate=gate)
     receiver = Receiver(
         # Everything arrives in the end: an incomplete picture is never decoded in full.
         ReceiverConfig(steps=steps, settle=3600.0),
@@ -172,7 +179,8 @@ async def _cross(
             intake,
             spool,
             link,
-            lambda: open_client(url),
+            partial(open_client, url, ClientOptions(sender=spool.sender, secret=drone, station=ground.public)),
+            envelope=SealedSender(drone, ground.public, sender=spool.sender, session=spool.session),
             settings=NodeSettings(once=True, poll_every=0.1),
             report=progress,
         )
@@ -202,13 +210,13 @@ async def _cross(
     return Crossing(url, seconds, pictures, node.statistics, station.totals, receiver.status.duplicates)
 
 
-async def _listen() -> tuple[Listeners, str]:
+async def _listen(options: StationOptions) -> tuple[Listeners, str]:
     # Between the probe and the daemon's own bind another process may take the port: then try another one.
     for attempt in range(5):
         with socket.create_server(("127.0.0.1", 0)) as probe:
             url = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
         try:
-            return await Listeners.open([url]), url
+            return await Listeners.open([url], options), url
         except PinholeError:
             if attempt == 4:
                 raise

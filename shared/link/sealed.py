@@ -323,7 +323,9 @@ class SealedGate:
         owner = self._owner(whole.sender)
         if owner is not None and owner not in family:
             raise RefusedError(
-                Cause.FORGED, f"{listed.sender.name} claims the id {whole.sender:08x} of {owner.sender.name}"
+                Cause.FORGED,
+                f"{listed.sender.name} claims the id {whole.sender:08x} of {owner.sender.name}; "
+                f"if that is the same device with a new key, revoke the key of {owner.sender.name}",
             )
         try:
             agreed = agree(secret.seal, whole.ephemeral)

@@ -12,6 +12,7 @@ from zmq.utils import z85
 from shared.errors import PinholeError
 from shared.link.keys import PublicKey, SecretKey
 from shared.transports.address import Address
+from shared.transports.options import Report, tell_nobody
 
 _DOMAIN = "pinhole"
 _KEYS_REMEMBERED = 64
@@ -53,10 +54,14 @@ class Gatekeeper:
     Args:
         context: of the station's socket; it can have one gatekeeper.
         admits: asked for each connection with the raw public key.
+        report: is told of the first key that is refused; the others are only counted, or strangers could fill a log.
     """
 
-    def __init__(self, context: zmq.asyncio.Context, admits: Callable[[bytes], bool]) -> None:
+    def __init__(
+        self, context: zmq.asyncio.Context, admits: Callable[[bytes], bool], report: Report = tell_nobody
+    ) -> None:
         self._admits = admits
+        self._report = report
         self._recent: OrderedDict[bytes, None] = OrderedDict()
         self._authenticator = AsyncioAuthenticator(context)
         self._authenticator.configure_curve_callback(_DOMAIN, self)
@@ -88,6 +93,11 @@ class Gatekeeper:
         with contextlib.suppress(Exception):
             admitted = bool(self._admits(raw))
         if not admitted:
+            if not self.refused:
+                self._report(
+                    "refused: the CURVE key of a connection is not on the allow list; see `pinhole keys allow` (more "
+                    "of this kind are only counted)"
+                )
             self.refused += 1
             self._recent.pop(raw, None)
             self._recent[raw] = None

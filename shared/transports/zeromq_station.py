@@ -209,7 +209,7 @@ async def open_zeromq_station(
     router = station_socket(context, family)
     gatekeeper = None
     if options.secret is not None and options.admits is not None:
-        gatekeeper = Gatekeeper(context, options.admits)
+        gatekeeper = Gatekeeper(context, options.admits, lambda line: options.report(f"{address.url}: {line}"))
         gatekeeper.guard(router, options.secret)
     try:
         router.bind(f"tcp://{bracketed(host)}:{address.port}")

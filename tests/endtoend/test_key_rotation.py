@@ -22,10 +22,10 @@ def test_keys_of_both_ends_change_and_no_picture_is_lost(ends: Ends) -> None:
     at_sender, at_station = str(ends.sender_keys), str(ends.station_keys)
 
     def more_arrives() -> None:
-        ends.take_pictures(4)
+        ends.take_pictures(3)
         until_archived(ends, archived_layers(ends) + 6)
 
-    ends.take_pictures(20)
+    ends.take_pictures(12)
     station = ends.start_station(url)
     sender = ends.start_sender(url)
     more_arrives()

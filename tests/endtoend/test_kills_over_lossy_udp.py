@@ -32,14 +32,14 @@ def test_every_picture_arrives_once_whoever_is_killed(ends: Ends) -> None:
     url = f"udp://{STATION_ADDRESS}:7000"
     with EmulatedLink(BAD, BAD, seed=3) as link:
         there, here = partial(link.run, Side.STATION), partial(link.run, Side.SENDER)
-        ends.take_pictures(28)
+        ends.take_pictures(22)
         station = ends.start_station(url, launch=there)
         sender = ends.start_sender(url, *SMALL, launch=here)
         for victim in ["station", "sender", "station", "sender"]:
             until_archived(ends, archived_layers(ends) + 6)
             ends.kill(station if victim == "station" else sender)
             assert archived_layers(ends) < 3 * ends.pictures
-            ends.take_pictures(4)
+            ends.take_pictures(2)
             if victim == "station":
                 station = ends.start_station(url, launch=there)
             else:

@@ -17,7 +17,7 @@ PICTURES = 8
 
 @pytest.mark.slow
 def test_the_commands_bring_every_picture_once_though_they_are_killed(tmp_path: Path) -> None:
-    ends = Ends(tmp_path, budget="24kbps", real=True)
+    ends = Ends(tmp_path, budget="2.4kbps", real=True)
     at_sender, at_station = ("--folder", str(ends.sender_keys)), ("--folder", str(ends.station_keys))
     station_line = pinhole("keys", "new", "ground", "--role", "station", *at_station)
     (ends.sender_keys / "ground.pub").write_text(station_line)
@@ -28,7 +28,7 @@ def test_the_commands_bring_every_picture_once_though_they_are_killed(tmp_path: 
         with guarded.broker:
             listen, to = guarded.url(guarded.station), guarded.url(guarded.sender)
             of_station = [*guarded.flags(guarded.station), "--no-full", "--device", "cpu"]
-            of_sender = [*guarded.flags(guarded.sender), "--device", "cpu"]
+            of_sender = [*guarded.flags(guarded.sender), "--device", "cpu", "--packet-bytes", "200"]
             # Nobody answers, so all layers are still in the spool when it is killed.
             sender = ends.start_sender(to, *of_sender)
             sender.wait_for(f"taken as picture {PICTURES},")

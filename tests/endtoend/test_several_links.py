@@ -31,7 +31,7 @@ class TwoAntennas:
 @pytest.mark.parametrize("links", ["fallback", "bond"])
 def test_every_picture_arrives_once_whichever_antenna_is_killed(ends: Ends, links: str) -> None:
     antennas = TwoAntennas(ends)
-    ends.take_pictures(28)
+    ends.take_pictures(22)
     station = ends.start_station(antennas.station)
     relays = [antennas.start(0), antennas.start(1)]
     sender = ends.start_sender(antennas.to, "--links", links)

@@ -94,6 +94,7 @@ def test_strangers_leave_no_trace(ends: Ends, tmp_path: Path) -> None:
         sender = ends.start_sender(f"udp://127.0.0.1:{tap.port}", "--once")
         until_archived(ends, archived_layers(ends) + 6)
         number = int(next(iter(ends.archive.glob("*/*"))).parent.name, 16)
+        assert archived_layers(ends) < 3 * ends.pictures
         before = station.resident_bytes
         other.take_pictures(3)
         unlisted = other.start_sender(f"udp://127.0.0.1:{port}")
@@ -103,7 +104,6 @@ def test_strangers_leave_no_trace(ends: Ends, tmp_path: Path) -> None:
         for packet in [*reports, *(encode_reset(tag) for tag in range(256)), bytes(40), b""]:
             tap.send_back(packet)
         sent = send_all(forgeries(FORGED, number, identity, current[-20:]), port)
-        assert sender.process.poll() is None, "nobody was there to be disturbed"
         station.wait_for("not on the allow list")
         after = station.resident_bytes
         sender.ended()
@@ -111,7 +111,6 @@ def test_strangers_leave_no_trace(ends: Ends, tmp_path: Path) -> None:
         other.kill_all()
     told = station.end()
     check_books(ends)
-    print("GROWTH", after - before, before, sent)
     assert after - before < GROWTH
     dropped = station.said_in("dropped:")
     for said in CAUSES:

@@ -29,7 +29,13 @@ def imported(repository: Path, *names: str) -> "subprocess.CompletedProcess[str]
         ["shared.link"],
         ["shared.transports"],
         ["shared.picture", "shared.settings", "shared.outputs", "shared.codec.pin", "shared.codec.header"],
-        ["pinhole.cli", "pinhole.info_command", "pinhole.bundle_command"],
+        [
+            "pinhole.cli",
+            "pinhole.info_command",
+            "pinhole.bundle_command",
+            "pinhole.keys_command",
+            "pinhole.relay_command",
+        ],
     ],
 )
 def test_these_never_bring_torch_in(repository: Path, names: list[str]) -> None:

@@ -211,3 +211,17 @@ def test_a_state_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(PinholeError, match="--state"):
         Spool(tmp_path / "file" / "state")
+
+
+def test_a_spool_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> None:
+    with closing(Spool(tmp_path)) as spool:
+        sequence = spool.take("a", b"d", "r", captured=0, quality=1, layers=[b"base"])
+        sender, epoch = spool.sender, spool.epoch
+    with closing(sqlite3.connect(tmp_path / "spool.sqlite")) as old:
+        old.execute("ALTER TABLE node DROP COLUMN session")
+        old.execute("PRAGMA user_version = 1")
+        old.commit()
+    with closing(Spool(tmp_path)) as spool:
+        assert (spool.sender, spool.epoch) == (sender, epoch + 1)
+        assert spool.session > 0
+        assert [layer.sequence for layer in spool.waiting_bases(0, 9)] == [sequence]

@@ -69,9 +69,7 @@ class Place:
         """Take it away."""
 
     async def station(self, **options: Any) -> StationTransport:
-        return await self._open_station(
-            StationOptions(station=GROUND.identity, report=self.reports.append, **options)
-        )
+        return await self._open_station(StationOptions(station=GROUND.identity, report=self.reports.append, **options))
 
     async def client(self, number: int = 0, **options: Any) -> ClientTransport:
         identity = SENDERS[number].identity
