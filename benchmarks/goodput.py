@@ -24,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.goodput_headers import header_table
+from benchmarks.link_overhead import header_table
 from benchmarks.goodput_real import RealCase, RealGoodput, Way, measure_all, ways
 from benchmarks.goodput_virtual import Case, Goodput, measure
 from shared.errors import PinholeError

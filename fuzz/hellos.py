@@ -22,6 +22,7 @@ _SECRETS = [
 
 _LISTED = [ListedSender(name, secret.public) for name, secret in zip("aab", _SECRETS, strict=True)]
 _STATICS = [[StaticSecret.of_sender(secret, station.public) for station in _STATIONS] for secret in _SECRETS]
+_KEYS = {sender.key.seal for sender in _LISTED}
 _FIRST, _SECOND = 1, 2
 
 
@@ -95,7 +96,7 @@ class _World:
         demand(all(self.gate._by_tag.values()), "an empty list is kept for a tag")
         demand({*map(id, by_tag)} == {*map(id, sessions)}, "sessions and their tags disagree")
         memory = self.gate.memory()
-        demand(memory.keys() <= {secret.public.seal for secret in _SECRETS}, "something is kept of a stranger")
+        demand(memory.keys() <= _KEYS, "something is kept of a stranger")
         demand(all(isinstance(word, Remembered) for word in memory.values()), "a memory is none")
 
 

@@ -22,6 +22,10 @@ def check_station(station: Station) -> None:
     demand(station._timers.keys() <= station._sessions.keys(), "a timer is nobody's")
     demand(len(station._answers) <= limits._ANSWERS_REMEMBERED, "too many answers wait")
     demand(len(station._answer_times) <= limits._ANSWERS_REMEMBERED, "too many answers are remembered")
+
+
+def check_totals(station: Station) -> None:
+    """Demand that no counter has run backwards."""
     for counter, value in vars(station.totals).items():
         demand(value >= 0, f"{counter} is below 0")
 

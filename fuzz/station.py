@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fuzz.harness import Harness, Reader, demand
-from fuzz.invariants import check_station
+from fuzz.invariants import check_station, check_totals
 from shared.link import LayerReceived, LinkConfig, SenderSession, Station
 from shared.link import station as limits
 from shared.link import station_session as session_limits
@@ -176,6 +176,7 @@ def run(data: bytes) -> None:
 def _play(world: _World, reader: Reader) -> None:
     while reader:
         world.step(reader)
+    check_totals(world.station)
 
 
 def seeds() -> list[bytes]:

@@ -41,9 +41,7 @@ COMMANDS: dict[str, Command] = {
     "info": Command("pinhole.info_command:info", "Show header, layers and bundle of a .pin file.", ""),
     "send": Command("sender.send_command:send", "Send the pictures of a folder within a byte budget.", "sender"),
     "receive": Command("receiver.receive_command:receive", "Receive, decode and archive pictures.", "receiver"),
-    "relay": Command(
-        "pinhole.relay_command:relay", "Pass packets on between senders and a station, without keys.", ""
-    ),
+    "relay": Command("pinhole.relay_command:relay", "Pass packets on between senders and a station, without keys.", ""),
     "simulate": Command("sim.simulate_command:simulate", "Run a link scenario on a virtual clock.", "sim"),
     "evaluate": Command(
         "training.evaluate_command:evaluate", "Measure bundles and other codecs on pictures; write a page.", "train"

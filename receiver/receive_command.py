@@ -62,6 +62,7 @@ def receive(
             metavar="FILE", help="Who may send; `pinhole keys allow` edits it.", show_default="in the key folder"
         ),
     ] = None,
+    packet_bytes: Annotated[int, typer.Option(help="Largest packet to answer with, header included.")] = 1200,
     state: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where it keeps which sessions are old.", show_default="user state"),
@@ -123,8 +124,12 @@ def receive(
         largest=int(max_megapixels * 1_000_000),
     )
     reporter = ConsoleReporter()
+    link = LinkConfig(packet_bytes=packet_bytes)
     options = StationOptions(
-        tls=tls_options(tls_ca, tls_cert, tls_key), password_file=password_file, report=reporter.warning
+        packet_bytes=packet_bytes,
+        tls=tls_options(tls_ca, tls_cert, tls_key),
+        password_file=password_file,
+        report=reporter.warning,
     )
     admission = None
     if key is None:
@@ -142,7 +147,7 @@ def receive(
         chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         return LocalEngine(TorchDecoder(find_bundle(bundle), chosen, how.settings()), sizes)
 
-    ended = run_station(listen, archive, index, config, load, reporter, admission=admission, options=options)
+    ended = run_station(listen, archive, index, config, load, reporter, admission=admission, options=options, link=link)
     if not ended:
         # A decode is still running inside torch; tearing the interpreter down under it could crash. All is on disk.
         sys.stdout.flush()
@@ -160,6 +165,7 @@ def run_station(
     *,
     admission: Admission | None = None,
     options: StationOptions | None = None,
+    link: LinkConfig | None = None,
 ) -> bool:
     """Run a station until SIGTERM, SIGINT or its idle time, and print a summary.
 
@@ -172,6 +178,7 @@ def run_station(
         reporter: where lines go.
         admission: who may send; None takes unsealed packets of anybody.
         options: of the transports.
+        link: of the station.
 
     Returns:
         Whether every thread has ended, see `Receiver.run`.
@@ -179,7 +186,7 @@ def run_station(
     Raises:
         PinholeError: if the archive, the bundle or a listener cannot be opened.
     """
-    return asyncio.run(_run(listen, archive, index, config, load, reporter, admission, options))
+    return asyncio.run(_run(listen, archive, index, config, load, reporter, admission, options, link or LinkConfig()))
 
 
 async def _run(
@@ -191,6 +198,7 @@ async def _run(
     reporter: ConsoleReporter,
     admission: Admission | None,
     options: StationOptions | None,
+    link: LinkConfig,
 ) -> bool:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -205,7 +213,7 @@ async def _run(
         config,
         archive=archive,
         engine=engine,
-        station=Station(LinkConfig(), now=loop.time(), gate=None if admission is None else admission.gate),
+        station=Station(link, now=loop.time(), gate=None if admission is None else admission.gate),
         listeners=listeners,
         report=reporter,
         admission=admission,

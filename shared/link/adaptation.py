@@ -172,6 +172,10 @@ class Adaptation:
         self._fit_at = now
         self._unanswered_since = None
 
+    def note_heard(self) -> None:
+        """The station reported, whether or not it said anything of the channel: what it said last still holds."""
+        self._unanswered_since = None
+
     def note_round_trip(self, seconds: float) -> None:
         """Take the measured (smoothed) round trip."""
         self._round_trip = seconds
@@ -248,7 +252,8 @@ class Adaptation:
     def _trust(self, now: float) -> float:
         """How much the last report still says, 0 to 1.
 
-        Silence counts from the first picture after it: a station has nothing to report on a sender that is silent.
+        Silence counts from the first picture after the last report: a station has nothing to report on a sender that is
+        silent.
         """
         if self.config.fixed or self._fit_at is None or now - self._fit_at > _STALE_AFTER:
             return 0.0

@@ -32,7 +32,7 @@ class PublicKey:
 
     Attributes:
         role: whose end it is.
-        identity: u32: the id of a sender in the archive, or of a station towards brokers; kept when keys are rotated.
+        identity: u32: by which the other end looks the key up, and brokers tell ends apart; kept when keys are rotated.
         seal: X25519 public key, 32 bytes.
         curve: CURVE public key, 32 bytes.
     """

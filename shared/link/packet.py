@@ -3,7 +3,7 @@
     unsealed, long:   flags  sender (4)  epoch (2)  counter (2)  body             CRC-32 (4)
     unsealed, short:  flags  tag (1)                counter (2)  body             CRC-32 (4)
     sealed:           flags  tag (1)                counter (2)  encrypted body   Poly1305 tag (16)
-    hello:            flags  sender (4)  session (5)  ...                         MAC (16)
+    hello:            flags  identity (4)  session (5)  ...                       MAC (16)
 
 This module knows the bytes of headers and bodies. What protects them, and so decides whose packet it is, are the
 envelopes: `shared.link.plain` and `shared.link.sealed`.
@@ -175,6 +175,15 @@ def reset_tag(data: bytes) -> int | None:
     if len(data) != 2 + _CHECKSUM.size or data[0] != VERSION_BITS | CONTROL | RESET or _summed(data[:2]) != data:
         return None
     return data[1]
+
+
+def wants_versions(refused: bytes) -> bool:
+    """Whether a packet of another version may be answered.
+
+    Not a version answer itself, for two ends that hear each other would go on for ever, and not what is no packet of any
+    version (top bits 00).
+    """
+    return len(refused) > 1 and refused[0] & VERSION_MASK != 0 and refused[:2] != bytes([EXTENDED | CONTROL, 0])
 
 
 def encode_versions(refused: bytes) -> bytes:

@@ -41,6 +41,9 @@ class ParityPlan(Protocol):
     def note_backlog(self, seconds: float) -> None:
         """So long the link would need for everything that waits or is not acknowledged, sent once."""
 
+    def note_heard(self) -> None:
+        """The station reported anything."""
+
     def note_round_trip(self, seconds: float) -> None:
         """The smoothed round trip was measured anew."""
 
@@ -74,6 +77,9 @@ class FixedParity:
         """See `ParityPlan`."""
 
     def note_backlog(self, seconds: float) -> None:
+        """See `ParityPlan`."""
+
+    def note_heard(self) -> None:
         """See `ParityPlan`."""
 
     def note_round_trip(self, seconds: float) -> None:
@@ -152,6 +158,10 @@ class AdaptiveParity:
             self._strained = True
         elif seconds < _EASED * self._latency:
             self._strained = False
+
+    def note_heard(self) -> None:
+        """See `ParityPlan`."""
+        self._adaptation.note_heard()
 
     def note_round_trip(self, seconds: float) -> None:
         """See `ParityPlan`."""

@@ -116,6 +116,7 @@ class SealedSender:
         key, window = self._lives.get(life) or (self._reports.of_life(life), ReplayWindow())
         incoming = _open(data, key, window, 0, _HEADER.size + LIFE_BYTES)
         self._lives[life] = (key, window)
+        self._lives.move_to_end(life)
         if len(self._lives) > _LIVES_REMEMBERED:
             self._lives.popitem(last=False)
         return incoming

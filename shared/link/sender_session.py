@@ -131,6 +131,7 @@ class SenderSession:
     def withdraw(self, sequences: Collection[int], now: float) -> None:
         """Give up pictures, because they are too old to be worth their bytes; what has arrived stays at the station."""
         self._now = now
+        self._note_closed()
         for key in self._outstanding:
             if key[0] in sequences:
                 self._queue.drop_layer(key)
@@ -234,8 +235,7 @@ class SenderSession:
     def _send(self, choice: Choice) -> OutgoingPacket:
         block, index = choice.block, choice.index
         self._queue.take(choice)
-        for closed in self._queue.take_closed():
-            self._outstanding.carry(closed)
+        self._note_closed()
         if block.number is None:
             self._outstanding.take_number(block)
             if not self.config.simplex:
@@ -310,9 +310,16 @@ class SenderSession:
             self._known = False
             self._patience.start_over(self._outstanding.blocks, now)
 
+    def _note_closed(self) -> None:
+        """Take note of blocks closed since; before a layer is settled, for it must go from all that carry it."""
+        for block in self._queue.take_closed():
+            self._outstanding.carry(block)
+
     def _take_report(self, report: Report, now: float) -> None:
+        self._note_closed()
         self._patience.heard(self._outstanding.blocks, now, again=not self._known)
         self._known = True
+        self._parity.note_heard()
         if report.echo is not None:
             self._measure(report.echo, now)
         if report.fit is not None:

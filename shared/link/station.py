@@ -7,7 +7,7 @@ from shared.errors import CorruptDataError
 from shared.link.config import LinkConfig
 from shared.link.envelope import Admitted, Cause, Gate, RefusedError
 from shared.link.events import LayerReceived, PacketRefused
-from shared.link.packet import encode_reset, encode_versions
+from shared.link.packet import encode_reset, encode_versions, wants_versions
 from shared.link.plain import PlainGate
 from shared.link.station_session import StationSession
 from shared.link.statistics import StationStatistics
@@ -178,7 +178,7 @@ class Station:
             self._refusals.append(PacketRefused(error.cause, str(error), path))
         if error.tag is not None:
             self._answer_stranger(error.tag, encode_reset(error.tag), now, path)
-        elif error.cause is Cause.OTHER_VERSION and len(data) > 1:
+        elif error.cause is Cause.OTHER_VERSION and wants_versions(data):
             self._answer_stranger(-1, encode_versions(data), now, path)
 
     def _drop(self, session: StationSession) -> None:

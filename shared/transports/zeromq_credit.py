@@ -1,6 +1,6 @@
 """Byte credit between the ends of a ZeroMQ connection: two messages, and the counters behind them.
 
-Packets of the link begin with bits 10 or 01. The transport's own messages begin with 00, have one length each, and are
+Packets of the link begin with bits 01, 10 or 11. The transport's own messages begin with 00, have one length each, and are
 never handed on:
 
 =====  ======================  ================================================================

@@ -133,6 +133,27 @@ def test_an_answer_of_another_version_is_told_and_changes_nothing() -> None:
     assert wire.layers() == {(1, 0): bytes(100)}
 
 
+def test_answers_of_versions_are_not_answered() -> None:
+    stations = [Station(LinkConfig(), now=0.0) for _ in range(2)]
+    packets = [bytes([0x40, 1, 1, 2, 3])]
+    for number in range(4):
+        for packet in packets:
+            stations[number % 2].receive_packet(packet, 10.0 * number, "other")
+        packets = [packet for _, packet in stations[number % 2].packets_to_send(10.0 * number)]
+        assert len(packets) == (number == 0)
+    stations[0].receive_packet(bytes([0x01, 1, 1, 2, 3]), 100.0, "stranger")
+    assert stations[0].packets_to_send(100.0) == []
+
+
+def test_a_clean_link_stays_known_to_be_clean() -> None:
+    wire = make_wire(LinkConfig(adapt=True, rate=64000.0, packet_bytes=300))
+    chance = some_pictures(9, 2000, sizes=(700, 2000))
+    for sequence, layers in chance.items():
+        wire.session.submit(sequence, layers, wire.now)
+        wire.run(until=wire.now + 1.0)
+        assert sequence < 100 or wire.session._parity.repairs(0, 8, wire.now) == 0
+
+
 def test_answers_of_versions_are_no_way_to_flood_anybody() -> None:
     station = Station(LinkConfig(), now=0.0)
     for number in range(1000):
