@@ -141,6 +141,11 @@ class Receiver:
             "settling": self._assembler.settling,
         }
 
+    def channel(self, sender: int) -> str:
+        """What the way from a sender does to packets, in words; empty while it is not known."""
+        fit = self._station.channel(sender, self._clock())
+        return "" if fit is None else f"{100 * fit.loss:.1f} % in bursts of {fit.burst:.1f}"
+
     async def run(self, stop: asyncio.Event) -> bool:
         """Receive until ``stop`` is set or the receiver was idle for long enough, then close everything.
 

@@ -48,7 +48,7 @@ async def show_live(receiver: Receiver, reporter: ConsoleReporter) -> None:
 def render(receiver: Receiver) -> RenderableType:
     """Return the live table: one row per sender, then what waits where."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("sender", "name", "pictures", "layers", "packets", "restored", "repair asked", "rejected"):
+    for heading in ("sender", "name", "pictures", "layers", "packets", "loss", "restored", "repair asked", "rejected"):
         table.add_column(heading, justify="right")
     senders = sorted({*receiver.station.senders, *receiver.status.by_sender})
     for sender in senders[:_MOST_ROWS]:
@@ -59,6 +59,7 @@ def render(receiver: Receiver) -> RenderableType:
             str(receiver.status.by_sender[sender]),
             str(link.layers_received),
             str(link.packets_received),
+            receiver.channel(sender),
             str(link.symbols_recovered),
             str(link.requests_sent),
             str(link.packets_rejected),

@@ -44,7 +44,7 @@ class Progress:
         table = Table.grid(padding=(0, 2))
         counters, backlog = node.counters, node.backlog
         station = "[red]away[/red]" if node.station_away else format_rate(self._rate(node.statistics.bytes_sent))
-        for heading in ("taken", "acknowledged", "refused", "in spool", "on the wire", "rate"):
+        for heading in ("taken", "acknowledged", "refused", "in spool", "on the wire", "lost", "rate"):
             table.add_column(heading, justify="right")
         table.add_row(*(f"[dim]{column.header}[/dim]" for column in table.columns))
         table.add_row(
@@ -53,6 +53,7 @@ class Progress:
             str(counters.refused),
             f"{backlog.pictures} ({format_bytes(backlog.payload_bytes)})",
             format_bytes(node.statistics.bytes_sent),
+            _loss(node),
             station,
         )
         return table
@@ -80,4 +81,14 @@ def summary(node: SenderNode, *, simplex: bool, seconds: float) -> str:
     parts.append(
         f"{statistics.packets_sent} packets, {format_bytes(statistics.bytes_sent)} on the wire in {seconds:.1f} s"
     )
+    if statistics.loss is not None:
+        parts.append(f"{_loss(node)} lost on the way")
     return ", ".join(parts)
+
+
+def _loss(node: SenderNode) -> str:
+    """Return what the station says of the channel, for example ``4.8 % in bursts of 2.9``."""
+    statistics = node.statistics
+    if statistics.loss is None or statistics.burst is None:
+        return "?"
+    return f"{100 * statistics.loss:.1f} % in bursts of {statistics.burst:.1f}"

@@ -180,8 +180,8 @@ def reset_tag(data: bytes) -> int | None:
 def wants_versions(refused: bytes) -> bool:
     """Whether a packet of another version may be answered.
 
-    Not a version answer itself, for two ends that hear each other would go on for ever, and not what is no packet of any
-    version (top bits 00).
+    Not a version answer itself, for two ends that hear each other would go on for ever, and not what is no packet of
+    any version (top bits 00).
     """
     return len(refused) > 1 and refused[0] & VERSION_MASK != 0 and refused[:2] != bytes([EXTENDED | CONTROL, 0])
 

@@ -7,6 +7,7 @@ from shared.errors import CorruptDataError
 from shared.link.config import LinkConfig
 from shared.link.envelope import Admitted, Cause, Gate, RefusedError
 from shared.link.events import LayerReceived, PacketRefused
+from shared.link.gilbert import GilbertFit
 from shared.link.packet import encode_reset, encode_versions, wants_versions
 from shared.link.plain import PlainGate
 from shared.link.station_session import StationSession
@@ -144,6 +145,11 @@ class Station:
         """Counters of a sender's present session; all zero for an unknown one."""
         session = self._sessions.get(sender)
         return StationStatistics() if session is None else session.statistics
+
+    def channel(self, sender: int, now: float) -> GilbertFit | None:
+        """What the way from a sender does to packets, None while too few have come to tell."""
+        session = self._sessions.get(sender)
+        return None if session is None else session.channel(now)
 
     @property
     def totals(self) -> StationStatistics:

@@ -124,6 +124,11 @@ class StationSession:
             self._acknowledgements.add(key)
             self._answer(now)
 
+    def channel(self, now: float) -> GilbertFit | None:
+        """What the way from the sender does to packets, None while too few have come to tell."""
+        fit = self._losses.fit(now)
+        return fit if fit.packets >= _PACKETS_TO_JUDGE else None
+
     def next_timer(self) -> float | None:
         """Seconds at which a report is due, None if none is."""
         if self._highest is None:
@@ -368,8 +373,8 @@ class StationSession:
 
     def _fit_to_say(self, now: float) -> GilbertFit | None:
         """What the channel does, if the sender does not know it yet."""
-        fit = self._losses.fit(now)
-        if fit.packets < _PACKETS_TO_JUDGE:
+        fit = self.channel(now)
+        if fit is None:
             return None
         if self._fit_said is not None:
             said, at = self._fit_said

@@ -83,8 +83,8 @@ def _check_spool(ends: Ends) -> tuple[int, dict[int, tuple[str, int]]]:
 def _read_index(archive: Path) -> tuple[list[tuple[object, ...]], list[tuple[object, ...]]]:
     with closing(sqlite3.connect(archive / "index.sqlite")) as database:
         layers = database.execute(
-            "SELECT sender, sequence, layer, layers.bytes, sha256 FROM layers JOIN pictures ON pictures.id = picture_id "
-            "ORDER BY sender, sequence, layer"
+            "SELECT sender, sequence, layer, layers.bytes, sha256 FROM layers "
+            "JOIN pictures ON pictures.id = picture_id ORDER BY sender, sequence, layer"
         ).fetchall()
         pictures = database.execute(
             "SELECT sender, sequence, layers_have FROM pictures ORDER BY sender, sequence"

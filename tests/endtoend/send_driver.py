@@ -20,7 +20,7 @@ def brisk(**flags: Any) -> LinkConfig:
 
 if __name__ == "__main__":
     with (
-        mock.patch.object(send_command, "open_encoder", lambda *_: CheckedEncoder()),
+        mock.patch.object(send_command, "open_encoder", return_value=CheckedEncoder()),
         mock.patch.object(send_command, "link_config", brisk),
         mock.patch.object(send_command, "NodeSettings", partial(NodeSettings, poll_every=0.1)),
         mock.patch.object(BondedClient, "open", staticmethod(partial(BondedClient.open, patience=2.0))),

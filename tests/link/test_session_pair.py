@@ -475,7 +475,7 @@ class TightPair(SessionPair):
             self._limits.__exit__(None, None, None)
 
 
-_QUICK = settings(max_examples=40, stateful_step_count=40, suppress_health_check=[*HealthCheck])
+_QUICK = settings(max_examples=120, stateful_step_count=40, suppress_health_check=[*HealthCheck])
 _THOROUGH = settings(max_examples=1500, stateful_step_count=80, suppress_health_check=[*HealthCheck])
 
 MACHINES = {"with a way back": SessionPair, "simplex": SimplexPair, "hardly any memory": TightPair}
