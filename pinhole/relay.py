@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from shared.errors import PinholeError
 from shared.link.packet import SEALED, VERSION_BITS, VERSION_MASK, reset_tag, spoken_versions
 from shared.transports.base import LARGEST_PACKET, ClientTransport, StationTransport
+from shared.transports.together import run_together
 
 _SMALLEST_PACKET = 8
 _FIRST_PAUSE = 1.0
@@ -284,16 +285,7 @@ class Relay:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _carry(self, path: Path | None, upstream: _Upstream, transport: ClientTransport) -> None:
-        tasks = [
-            asyncio.create_task(self._carry_up(upstream, transport)),
-            asyncio.create_task(self._carry_down(path, upstream, transport)),
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await run_together(self._carry_up(upstream, transport), self._carry_down(path, upstream, transport))
 
     async def _carry_up(self, upstream: _Upstream, transport: ClientTransport) -> None:
         while True:

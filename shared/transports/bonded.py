@@ -12,6 +12,7 @@ from shared.errors import PinholeError
 from shared.transports.base import ClientTransport
 from shared.transports.bond_choice import LinkChoice, Mode
 from shared.transports.byte_stream import Inbox
+from shared.transports.together import run_together
 
 PATIENCE = 30.0
 _FIRST_PAUSE = 1.0
@@ -297,16 +298,7 @@ class BondedClient:
 
     async def _use(self, number: int, transport: ClientTransport) -> None:
         """Carry packets both ways until the transport fails."""
-        tasks = [
-            asyncio.create_task(self._talk(number, transport)),
-            asyncio.create_task(self._listen(number, transport)),
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await run_together(self._talk(number, transport), self._listen(number, transport))
 
     async def _talk(self, number: int, transport: ClientTransport) -> None:
         slot = self._slots[number]

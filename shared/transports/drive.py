@@ -1,12 +1,13 @@
 """Runs the link core over a transport: carries packets, keeps time, hands on events."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 
 from shared.link.events import LayerReceived, SenderEvent
 from shared.link.sender_session import SenderSession
 from shared.link.station import Station
 from shared.transports.base import ClientTransport, StationTransport
+from shared.transports.together import run_together
 
 
 async def drive_client(
@@ -50,7 +51,7 @@ async def drive_client(
             hand_on()
             await _until(wake, session.next_timer(), clock)
 
-    await _both(listen(), talk())
+    await run_together(listen(), talk())
 
 
 async def drive_station(
@@ -86,18 +87,7 @@ async def drive_station(
                 await transport.send(path, packet)
             await _until(wake, station.next_timer(), clock)
 
-    await _both(listen(), talk())
-
-
-async def _both(*coroutines: Coroutine[None, None, None]) -> None:
-    """Run until one of them fails or all are cancelled."""
-    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    await run_together(listen(), talk())
 
 
 async def _until(wake: asyncio.Event, at: float | None, clock: Callable[[], float]) -> None:

@@ -133,7 +133,7 @@ class ZeroMQ(_Addressed):
         return await super()._open_client(number, options)
 
     async def bother(self, station: Any, chance: random.Random) -> None:
-        reader, writer = await asyncio.open_connection(*self._where)
+        _, writer = await asyncio.open_connection(*self._where)
         writer.write(chance.randbytes(5000))
         await until(lambda: station.handshakes_failed > 0)
         writer.close()

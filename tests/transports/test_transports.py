@@ -234,7 +234,7 @@ def test_an_address_in_use_is_one_clear_error(kind: Kind, tmp_path: Path) -> Non
         async with kind.place(tmp_path) as place:
             station = await place.station()
             for _ in range(2):
-                with pytest.raises(PinholeError, match="another|in use") as caught:
+                with pytest.raises(PinholeError, match=r"another|in use") as caught:
                     await place.station()
                 assert "\n" not in str(caught.value)
                 assert "://" in str(caught.value)
@@ -502,8 +502,9 @@ def test_answers_find_the_sender_that_they_are_for(kind: Kind, tmp_path: Path) -
             for task in hearing:
                 task.cancel()
             await asyncio.gather(*hearing, return_exceptions=True)
-            for end in [*clients, station]:
-                await end.close()
+            for client in clients:
+                await client.close()
+            await station.close()
 
     run(scenario())
 
