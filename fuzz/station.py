@@ -24,8 +24,6 @@ _SENDERS = 2
 _BODY_FLAGS = CODED | POLL | MUTE
 
 _TIGHT = (
-    (limits, "MOST_BUFFERED_BYTES", 3000),
-    (limits, "MOST_BUFFERED_BYTES_OF_ONE", 2000),
     (limits, "MOST_UNFINISHED_BLOCKS", 4),
     (limits, "MOST_SESSIONS", 1),
     (session_limits, "_LAYERS_REMEMBERED", 6),
@@ -34,10 +32,12 @@ _TIGHT = (
 
 
 @contextmanager
-def tight_limits() -> Iterator[None]:
-    """Bounds so small that a few packets reach them."""
-    before = [(module, name, getattr(module, name)) for module, name, _ in _TIGHT]
-    for module, name, value in _TIGHT:
+def tight_limits(most_bytes: int = 3000) -> Iterator[None]:
+    """Bounds so small that a few packets reach them; ``most_bytes`` for the unfinished work of one sender."""
+    bytes_ = ((limits, "MOST_BUFFERED_BYTES", 3 * most_bytes // 2), (limits, "MOST_BUFFERED_BYTES_OF_ONE", most_bytes))
+    tight = (*_TIGHT, *bytes_)
+    before = [(module, name, getattr(module, name)) for module, name, _ in tight]
+    for module, name, value in tight:
         setattr(module, name, value)
     try:
         yield

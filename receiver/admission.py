@@ -13,6 +13,7 @@ from receiver.status import Reporter
 from shared.allowlist import AllowListFile
 from shared.errors import PinholeError
 from shared.files import write_atomically
+from shared.link.envelope import Cause
 from shared.link.events import PacketRefused
 from shared.link.keys import KEY_BYTES, SecretKey
 from shared.link.sealed import Remembered, SealedGate
@@ -173,4 +174,9 @@ def state_name(identity: int) -> str:
 
 
 def _refusal_line(refusal: PacketRefused, where: str) -> str:
+    if refusal.cause is Cause.UNKNOWN_SESSION:
+        return (
+            f"dropped: a packet of no session known here, from {where}. That is usual right after a start of this "
+            "station; its sender is asked who it is. Later it is a damaged or forged one (more are only counted)"
+        )
     return f"dropped: {refusal.detail} (came from {where}; more of this kind are only counted)"

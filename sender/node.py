@@ -21,7 +21,7 @@ from sender.feed import DEFAULT_WINDOW, Feed
 from sender.intake import Intake, Passed, Refused, Taken
 from sender.source import Capture
 from sender.spool import Backlog, Spool, SpoolError, SpoolFullError
-from sender.units import format_bytes
+from sender.units import counted, format_bytes
 from shared.errors import PinholeError
 from shared.link.config import LinkConfig
 from shared.link.envelope import SenderEnvelope
@@ -156,7 +156,7 @@ class SenderNode:
         self._changed.set()  # what an earlier run left behind
         if self.backlog.pictures:
             left = self.backlog
-            self._report(f"{left.pictures} pictures ({format_bytes(left.payload_bytes)}) wait from an earlier run")
+            self._report(f"left from an earlier run: {counted(left.pictures)} ({format_bytes(left.payload_bytes)})")
         tasks = [
             asyncio.create_task(self._fill_spool()),
             asyncio.create_task(self._move_layers()),
@@ -328,8 +328,8 @@ class SenderNode:
             elif not self._simplex and not self.station_away and now - waiting_since >= self._settings.silence:
                 self.station_away = True
                 self._report(
-                    f"the station has not answered for {self._settings.silence:g} s; {self.backlog.pictures} pictures "
-                    "stay in the spool, trying for ever"
+                    f"the station has not answered for {self._settings.silence:g} s; "
+                    f"{counted(self.backlog.pictures)} in the spool, trying for ever"
                 )
             if self._session.versions_spoken != versions:
                 versions = self._session.versions_spoken
@@ -349,7 +349,7 @@ class SenderNode:
             self._session.withdraw(expired, self._clock())
             self._feed.forget(expired)
             self.counters.expired += len(expired)
-            self._report(f"{len(expired)} pictures given up after {max_age:g} s")
+            self._report(f"{counted(len(expired))} given up after {max_age:g} s")
             self._changed.set()
 
     @staticmethod

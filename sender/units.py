@@ -45,3 +45,8 @@ def format_bytes(count: float) -> str:
         if count >= factor:
             return f"{count / factor:.3g} {prefix}B"
     return f"{count:.0f} B"
+
+
+def counted(pictures: int) -> str:
+    """Write a number of pictures, for example ``1 picture``."""
+    return f"{pictures} picture" if pictures == 1 else f"{pictures} pictures"

@@ -142,12 +142,14 @@ class SenderSession:
         """Take a packet from the station. Whatever is not from it is dropped and counted."""
         self._now = now
         try:
-            if reset_tag(data) == self._envelope.tag:
-                self._reset(now)
-                return
             versions = spoken_versions(data)
             if versions is not None:
                 self.versions_spoken = versions
+                return
+            if self.config.simplex:
+                raise CorruptDataError("nothing is to come back on this link")
+            if reset_tag(data) == self._envelope.tag:
+                self._reset(now)
                 return
             incoming = self._envelope.unwrap(data)
             if not incoming.flags & CONTROL:

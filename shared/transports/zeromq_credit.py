@@ -1,7 +1,7 @@
 """Byte credit between the ends of a ZeroMQ connection: two messages, and the counters behind them.
 
-Packets of the link begin with bits 01, 10 or 11. The transport's own messages begin with 00, have one length each, and are
-never handed on:
+Packets of the link begin with bits 01, 10 or 11. The transport's own messages begin with 00, have one length each, and
+are never handed on:
 
 =====  ======================  ================================================================
 bytes  message                 meaning

@@ -1,0 +1,166 @@
+"""What a hostile or confused sender cannot do to a station, nor a hostile station to a sender."""
+
+import random
+
+import pytest
+
+from fuzz.invariants import check_station
+from fuzz.station import tight_limits
+from shared.errors import CorruptDataError
+from shared.link import LayerAcknowledged, LayerReceived, LayerSent, LinkConfig, SenderSession, Station
+from shared.link import station as limits
+from shared.link import station_session as session_limits
+from shared.link.control import Report, encode_report
+from shared.link.frames import Frame
+from shared.link.keys import ListedSender, Role, SecretKey
+from shared.link.packet import DataPacket, encode_data, encode_reset
+from shared.link.plain import PlainIdentity, PlainSender, PlainSession
+from shared.link.reassembly import COST_OF_A_PART, IncomingLayer
+from shared.link.sealed import SealedGate, SealedSender
+from tests.link.virtual_wire import expected, make_wire, some_pictures
+
+
+def frame(sequence: int, data: bytes, *, offset: int = 0, final: bool = False) -> bytes:
+    """One frame of layer 0 of 1, with a length; numbers below 128."""
+    head = bytes([0x80 | 0x40 | 0x10 | (0x20 if offset else 0) | (0x08 if final else 0), sequence, 0])
+    return head + (bytes([offset]) if offset else b"") + bytes([len(data)]) + data
+
+
+class Sending:
+    """Sends whatever symbol is wanted, with an envelope that holds."""
+
+    def __init__(self, station: Station) -> None:
+        self.station = station
+        self.envelope = PlainSender(1, 1)
+        self.received: list[LayerReceived] = []
+
+    def __call__(
+        self, block: int, symbol: bytes, place: tuple[int, int, int] = (0, 1, 0), *, mute: bool = False
+    ) -> None:
+        packet = DataPacket(block % 65536, *place, symbol, mute=mute)
+        self.station.receive_packet(self.envelope.wrap(packet.flags, encode_data(packet), known=False), 0.0, "path")
+        while (event := self.station.next_event()) is not None:
+            self.received.append(event)
+        check_station(self.station)
+
+    @property
+    def session(self) -> session_limits.StationSession:
+        return self.station._sessions[1]
+
+
+@pytest.mark.parametrize("simplex", [False, True])
+def test_what_a_station_has_to_say_is_bounded(simplex: bool) -> None:
+    with tight_limits():
+        send = Sending(Station(LinkConfig(simplex=simplex), now=0.0))
+        for block in range(200):
+            send(block, b"\0" if block % 2 else frame(block % 128, b"x", final=True))
+            for event in send.received:
+                send.station.acknowledge(1, event.sequence, event.layer, 0.0)
+        most = session_limits._BLOCKS_REMEMBERED + session_limits._LAYERS_REMEMBERED
+        assert len(send.session._complete) + len(send.session._acknowledgements) <= most
+        assert len(send.session._requests) <= session_limits._BLOCKS_REMEMBERED + session_limits._GAPS_WATCHED
+
+
+def test_empty_parts_of_layers_are_not_for_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MOST_BUFFERED_BYTES_OF_ONE", 100_000)
+    send = Sending(Station(LinkConfig(), now=0.0))
+    for block in range(60):
+        send(block, b"".join(frame(block, b"", offset=offset) for offset in range(1, 120, 2)))
+    parts = sum(len(layer._parts) for layer in send.session._layers.values())
+    assert 0 < parts * COST_OF_A_PART <= 100_000
+
+
+def test_layers_that_blocks_name_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_limits, "_LAYERS_REMEMBERED", 1000)
+    send = Sending(Station(LinkConfig(), now=0.0))
+    for block in range(100):
+        send(block, b"".join(frame(sequence, b"", final=True) for sequence in range(120)))
+    assert sum(map(len, send.session._completed.values())) <= 1000
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_a_contradiction_makes_blocks_come_again(coded: bool) -> None:
+    send = Sending(Station(LinkConfig(), now=0.0))
+    lie = frame(5, b"a lie", offset=20, final=True)
+    first, second = frame(5, b"0123456789") + b"\0", frame(5, b"abcdefghij", offset=10, final=True)
+    if coded:
+        send(7, lie, (1, 2, 1))
+        send(7, first, (0, 2, 1))
+        send(8, second, (0, 2, 1))
+        assert send.received == []
+        for index, symbol in enumerate((first, second)):
+            send(7, symbol, (index, 2, 1))
+    else:
+        for block, symbol in enumerate((lie, second, first, second)):
+            send(block, symbol)
+    assert [event.payload for event in send.received] == [b"0123456789abcdefghij"]
+
+
+def test_block_numbers_of_a_simplex_sender_come_round() -> None:
+    send = Sending(Station(LinkConfig(simplex=True), now=0.0))
+    send(0, frame(1, b"never whole"), (0, 2, 1), mute=True)
+    for block in (20_000, 40_000, 60_000):
+        send(block, frame(2, b"", offset=1), mute=True)
+    send(65_536, frame(3, b"second", final=True), (1, 2, 1), mute=True)
+    send(65_536, frame(4, b"first!", final=True), (0, 2, 1), mute=True)
+    assert [event.payload for event in send.received] == [b"second", b"first!"]
+    assert send.session.statistics.symbols_conflicting == 0
+
+
+def test_a_station_answers_nobody_before_it_knows_where_the_sender_is() -> None:
+    ground, drone = SecretKey.generate(Role.STATION), SecretKey.generate(Role.SENDER)
+    station = Station(LinkConfig(), now=0.0, gate=SealedGate([ground], [ListedSender("drone", drone.public)]))
+    sender = SealedSender(drone, ground.public, sender=9, session=1)
+    station.receive_packet(sender.hello(1200)[0], 0.0, "path")
+    station.acknowledge(9, 3, 0, 0.0)  # stored in an earlier session
+    assert station.packets_to_send(10.0) == []
+    assert station.next_timer() is None
+    station.receive_packet(sender.wrap(0, encode_data(DataPacket(0, 0, 1, 0, b"\0")), known=True), 10.0, "path")
+    ((path, report),) = station.packets_to_send(20.0)
+    assert path == "path"
+    session = SenderSession(LinkConfig(), sender, now=0.0)
+    session.submit(3, [b"stored before"], 0.0)
+    session.receive_packet(report, 20.0)
+    assert session.next_event() == LayerAcknowledged(3, 0)
+
+
+def test_parts_put_together_in_any_order() -> None:
+    chance = random.Random(4)
+    for _ in range(200):
+        payload = chance.randbytes(chance.randrange(1, 60))
+        cuts = sorted(chance.sample(range(len(payload) + 1), min(4, len(payload))))
+        ends = [*zip([0, *cuts], [*cuts, len(payload)], strict=True)]
+        parts = [Frame(1, 0, 1, start, end == len(payload), payload[start:end]) for start, end in ends]
+        chance.shuffle(parts)
+        layer = IncomingLayer(1)
+        whole = [layer.add(part) for part in parts]
+        assert payload in whole
+    layer = IncomingLayer(1)
+    for offset in range(5000):
+        assert layer.add(Frame(1, 0, 1, offset, False, b"x")) is None
+    assert layer.bytes == 5000 + COST_OF_A_PART
+    assert layer.add(Frame(1, 0, 1, 5000, True, b"")) == b"x" * 5000
+    with pytest.raises(CorruptDataError):
+        layer.add(Frame(1, 0, 1, 5000, True, b"x"))
+
+
+def test_a_picture_can_be_withdrawn_when_its_block_is_closed_and_has_not_begun() -> None:
+    wire = make_wire(LinkConfig(interleave=1))
+    pictures = some_pictures(1, 2, sizes=(30,))
+    wire.submit(pictures)
+    wire.session.withdraw([0], wire.now)
+    wire.run()
+    assert wire.layers() == expected({1: pictures[1]})
+    assert wire.events == [LayerAcknowledged(1, 0)]
+
+
+def test_a_simplex_sender_takes_no_word_of_anybody() -> None:
+    session = SenderSession.unsealed(LinkConfig(simplex=True), sender=1, epoch=1, now=0.0)
+    session.submit(1, [b"data"], 0.0)
+    station = PlainSession(PlainIdentity(1, 1))
+    session.receive_packet(station.wrap(encode_report(Report(acknowledged=((1, 1),)))), 0.0)
+    session.receive_packet(encode_reset(PlainIdentity(1, 1).tag), 0.0)
+    assert session.next_event() is None
+    assert session.statistics.packets_rejected == 2
+    assert session.packets_to_send(5.0)
+    assert session.next_event() == LayerSent(1, 0)
