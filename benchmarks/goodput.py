@@ -24,9 +24,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.link_overhead import header_table
 from benchmarks.goodput_real import RealCase, RealGoodput, Way, measure_all, ways
 from benchmarks.goodput_virtual import Case, Goodput, measure
+from benchmarks.link_overhead import header_table
 from shared.errors import PinholeError
 from shared.link.config import LinkConfig
 from sim.namespaces import what_is_missing

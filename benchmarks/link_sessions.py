@@ -6,7 +6,8 @@ from shared.link import LinkConfig, SenderSession, Station
 from shared.link.envelope import Gate, SenderEnvelope
 from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.plain import PlainGate, PlainSender
-from shared.link.sealed import SealedGate, SealedSender
+from shared.link.sealed import SealedSender
+from shared.link.sealed_gate import SealedGate
 
 
 def sender_envelope(number: int, *, sealed: bool) -> SenderEnvelope:

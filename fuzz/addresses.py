@@ -10,7 +10,8 @@ from fuzz.harness import Harness, demand
 from receiver.admission import SessionMemory
 from shared.errors import CorruptDataError, PinholeError
 from shared.link.keys import ListedSender, Role, SecretKey
-from shared.link.sealed import Remembered, SealedGate, SealedSender
+from shared.link.sealed import SealedSender
+from shared.link.sealed_gate import Remembered, SealedGate
 from shared.transports import _KINDS
 from shared.transports.address import Address
 from shared.transports.mqtt_settings import read_settings

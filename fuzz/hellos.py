@@ -11,7 +11,8 @@ from shared.link.envelope import Admitted, RefusedError
 from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.packet import HELLO, VERSION_BITS, Incoming
 from shared.link.seal import HELLO_BYTES, SessionName, StaticSecret, _hello, encode_hello, parse_hello
-from shared.link.sealed import Remembered, SealedGate, SealedSender, SealedSession
+from shared.link.sealed import SealedSender, SealedSession
+from shared.link.sealed_gate import Remembered, SealedGate
 
 _STATIONS = [SecretKey(Role.STATION, 3, bytes([number]) * 32, b"t" * 32) for number in (40, 41)]
 _SECRETS = [

@@ -15,7 +15,8 @@ from shared.link.gilbert import GilbertFit
 from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.packet import encode_reset
 from shared.link.plain import PlainIdentity, PlainSender, PlainSession
-from shared.link.sealed import SealedGate, SealedSender
+from shared.link.sealed import SealedSender
+from shared.link.sealed_gate import SealedGate
 
 _STATION = SecretKey(Role.STATION, 3, b"s" * 32, b"t" * 32)
 _SENDER = SecretKey(Role.SENDER, 4, b"u" * 32, b"v" * 32)

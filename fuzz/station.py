@@ -15,7 +15,8 @@ from shared.link.envelope import Gate, SenderEnvelope
 from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.packet import CODED, LONG, MUTE, POLL, SEALED, reset_tag, spoken_versions
 from shared.link.plain import PlainSender, read_unproved
-from shared.link.sealed import SealedGate, SealedSender
+from shared.link.sealed import SealedSender
+from shared.link.sealed_gate import SealedGate
 
 _STATION = SecretKey(Role.STATION, 3, b"s" * 32, b"t" * 32)
 _SECRETS = [SecretKey(Role.SENDER, 4 + number, bytes([number]) * 32, b"v" * 32) for number in range(2)]

@@ -16,7 +16,7 @@ from shared.files import write_atomically
 from shared.link.envelope import Cause
 from shared.link.events import PacketRefused
 from shared.link.keys import KEY_BYTES, SecretKey
-from shared.link.sealed import Remembered, SealedGate
+from shared.link.sealed_gate import Remembered, SealedGate
 from shared.link.station import Station
 
 _STORE_EVERY = 2.0

@@ -26,7 +26,8 @@ from shared.codec.interfaces import PictureDecoder, PictureEncoder, Pixels
 from shared.errors import PinholeError
 from shared.link.config import LinkConfig
 from shared.link.keys import ListedSender, Role, SecretKey
-from shared.link.sealed import SealedGate, SealedSender
+from shared.link.sealed import SealedSender
+from shared.link.sealed_gate import SealedGate
 from shared.link.station import Station
 from shared.link.statistics import SenderStatistics, StationStatistics
 from shared.picture import load_picture

@@ -3,7 +3,8 @@
 from shared.link.envelope import Gate, SenderEnvelope
 from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.plain import PlainGate, PlainSender
-from shared.link.sealed import SealedGate, SealedSender
+from shared.link.sealed import SealedSender
+from shared.link.sealed_gate import SealedGate
 
 
 def envelopes(senders: int, *, sealed: bool) -> tuple[list[SenderEnvelope], Gate]:

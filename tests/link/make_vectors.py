@@ -40,7 +40,8 @@ from shared.link.packet import (
 from shared.link.plain import PlainIdentity, PlainSender, PlainSession, fold_tag
 from shared.link.replay import WINDOW, ReplayWindow
 from shared.link.seal import LIFE_BYTES, SessionName, StaticSecret, agree
-from shared.link.sealed import SealedGate, SealedSender, SealedSession
+from shared.link.sealed import SealedSender, SealedSession
+from shared.link.sealed_gate import SealedGate
 from shared.varint import encode_varint
 from tests.link.make_refused_vectors import refused_vectors
 from tests.link.make_transport_vectors import credit_vectors, framing_vectors, mqtt_vectors

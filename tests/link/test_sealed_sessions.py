@@ -14,7 +14,8 @@ from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.packet import HELLO, SEALED, VERSION_BITS, reset_tag
 from shared.link.replay import WINDOW, ReplayWindow
 from shared.link.seal import HELLO_BYTES, TAG_BYTES, SessionName, StaticSecret, encode_hello, parse_hello
-from shared.link.sealed import OVERHEAD, REPORT_OVERHEAD, SealedGate, SealedSender
+from shared.link.sealed import OVERHEAD, REPORT_OVERHEAD, SealedSender
+from shared.link.sealed_gate import SealedGate
 from tests.link.virtual_wire import Chance, Fate, Wire, expected, make_wire, nothing, some_pictures, sound
 
 GROUND = SecretKey.generate(Role.STATION)

@@ -30,7 +30,8 @@ from shared.link.envelope import Admitted, SenderEnvelope
 from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.plain import PlainSender
 from shared.link.seal import SealingKey
-from shared.link.sealed import Remembered, SealedGate, SealedSender, SealedSession
+from shared.link.sealed import SealedSender, SealedSession
+from shared.link.sealed_gate import Remembered, SealedGate
 
 GROUND = SecretKey.generate(Role.STATION)
 DRONE = SecretKey.generate(Role.SENDER)

@@ -16,7 +16,8 @@ from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.packet import DataPacket, encode_data, encode_reset
 from shared.link.plain import PlainIdentity, PlainSender, PlainSession
 from shared.link.reassembly import COST_OF_A_PART, IncomingLayer
-from shared.link.sealed import SealedGate, SealedSender
+from shared.link.sealed import SealedSender
+from shared.link.sealed_gate import SealedGate
 from tests.link.virtual_wire import expected, make_wire, some_pictures
 
 

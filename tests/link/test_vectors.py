@@ -18,7 +18,7 @@ from shared.link.keys import ListedSender, PublicKey, Role
 from shared.link.packet import DataPacket, encode_data, parse_data, reset_tag, spoken_versions
 from shared.link.plain import PlainGate, PlainSender
 from shared.link.reed_solomon import restore
-from shared.link.sealed import SealedGate
+from shared.link.sealed_gate import SealedGate
 from shared.link.station import Station
 from shared.transports.mqtt_presence import State, parse_presence
 from shared.transports.mqtt_topics import Topics, UpTopic

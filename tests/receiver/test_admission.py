@@ -12,7 +12,8 @@ from shared.allowlist import AllowListFile, allow, revoke
 from shared.errors import PinholeError
 from shared.link import LinkConfig, SenderSession, Station
 from shared.link.keys import Role, SecretKey
-from shared.link.sealed import Remembered, SealedSender
+from shared.link.sealed import SealedSender
+from shared.link.sealed_gate import Remembered
 from shared.transports import open_station
 from shared.transports.base import StationTransport
 from tests.sender.test_node import until

@@ -10,7 +10,7 @@ from sender.spool import Spool
 from shared.errors import PinholeError, UsageError
 from shared.keyfiles import key_path, write_secret
 from shared.link.keys import ListedSender, Role, SecretKey
-from shared.link.sealed import SealedGate
+from shared.link.sealed_gate import SealedGate
 from shared.link_flags import refuse_half_sealed, tls_options
 from shared.transports import ClientOptions
 from shared.transports.bond_choice import Mode

@@ -16,7 +16,8 @@ from shared.errors import PinholeError
 from shared.link import LayerAcknowledged, LayerReceived, LayerSent, LinkConfig, SenderEvent, SenderSession, Station
 from shared.link.keys import ListedSender
 from shared.link.plain import PlainSender
-from shared.link.sealed import SealedGate, SealedSender
+from shared.link.sealed import SealedSender
+from shared.link.sealed_gate import SealedGate
 from shared.transports import (
     ClientTransport,
     StationTransport,
