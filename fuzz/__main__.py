@@ -16,7 +16,9 @@ from pathlib import Path
 
 from fuzz import corpus
 
-_SECONDS_OF_ONE_INPUT = 10
+_SECONDS_OF_ONE_INPUT = 40
+"""Of the clock, not of the processor: a machine that has other things to do may let a fuzzer wait."""
+
 _MEGABYTES = 1024
 
 

@@ -36,7 +36,7 @@ def _add(layers: dict[tuple[int, int], IncomingLayer], frame: Frame) -> None:
         del layers[key]
         return
     if whole is not None:
-        demand(whole[frame.offset : frame.offset + len(frame.data)] is not None, "a layer has lost a part")
+        demand(frame.offset + len(frame.data) <= len(whole), "a layer has lost a part")
         demand(len(whole) <= LARGEST_LAYER, "a layer is too large")
         del layers[key]
 

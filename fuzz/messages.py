@@ -26,10 +26,10 @@ def run(data: bytes) -> None:
     reader = Reader(data)
     topics = Topics(reader.choose(("pinhole", "a/b")))
     table = PresenceTable(_LIMIT)
-    allowance, tally = Allowance(1000), Tally(1000)
+    credit = _Credit()
     while reader:
         if reader.byte() & 1:
-            _take_credit(reader.piece(), reader.byte(), allowance, tally)
+            credit.take(reader.piece(), reader.byte())
         else:
             _take_message(topics, table, reader.piece(), reader.piece())
 
@@ -61,24 +61,32 @@ def _check_payload(payload: bytes) -> None:
     demand(presence.group == "" or is_group_name(presence.group), "a group has a name that it must not have")
 
 
-def _take_credit(message: bytes, size: int, allowance: Allowance, tally: Tally) -> None:
-    parsed = parse_message(message)
-    if isinstance(parsed, Grant):
-        allowance.granted(parsed.total)
-    elif isinstance(parsed, Hello):
-        tally = Tally(parsed.window, parsed.start)
-    else:
-        demand(parsed is None, "a message is of no kind")
-    if parsed is not None:
-        demand(parsed.encode() == message, "a message can be written in two ways")
-    demand(0 <= allowance.under_way <= _LARGEST and 0 <= allowance.sent <= _LARGEST, "credit is out of range")
-    if allowance.fits(size):
-        allowance.spend(size)
-    tally.take(size)
-    demand(0 <= tally.grant.total <= _LARGEST, "a grant is out of range")
-    if tally.due:
-        tally.told()
-        demand(not tally.due, "a grant is due for ever")
+class _Credit:
+    """The counters of both ends of a connection."""
+
+    def __init__(self) -> None:
+        self._allowance, self._tally = Allowance(1000), Tally(1000)
+
+    def take(self, message: bytes, size: int) -> None:
+        """Take a message; then packets of ``size`` bytes go both ways."""
+        parsed = parse_message(message)
+        if isinstance(parsed, Grant):
+            self._allowance.granted(parsed.total)
+        elif isinstance(parsed, Hello):
+            self._tally = Tally(parsed.window, parsed.start)
+        else:
+            demand(parsed is None, "a message is of no kind")
+        if parsed is not None:
+            demand(parsed.encode() == message, "a message can be written in two ways")
+        if self._allowance.fits(size):
+            self._allowance.spend(size)
+        demand(0 <= self._allowance.under_way <= _LARGEST, "credit is out of range")
+        demand(0 <= self._allowance.sent <= _LARGEST, "a count is out of range")
+        self._tally.take(size)
+        demand(0 <= self._tally.grant.total <= _LARGEST, "a grant is out of range")
+        if self._tally.due:
+            self._tally.told()
+            demand(not self._tally.due, "a grant is due for ever")
 
 
 def seeds() -> list[bytes]:

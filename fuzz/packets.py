@@ -73,7 +73,8 @@ def seeds() -> list[bytes]:
     packets = [sender.wrap(flags, body, known=known) for flags, body in bodies for known in (False, True)]
     packets += [encode_reset(9), encode_versions(packets[0]), bytes([VERSION_BITS | SEALED]) + bytes(30)]
     packets += [bytes([VERSION_BITS | HELLO]) + bytes(65), b"", b"\x40\0"]
-    return [*packets, *(packet[:-4] for packet in packets), *(bytes([flags]) + body for flags, body in bodies)]
+    without = [packet[:-4] for packet in packets] + [bytes([flags]) + body for flags, body in bodies]
+    return [*dict.fromkeys(packets + without)]
 
 
 HARNESS = Harness("packets of strangers, raw", run, seeds)

@@ -27,16 +27,24 @@ _BODY_FLAGS = CODED | POLL | MUTE
 _TIGHT = (
     (limits, "MOST_UNFINISHED_BLOCKS", 4),
     (limits, "MOST_SESSIONS", 1),
-    (session_limits, "_LAYERS_REMEMBERED", 6),
     (session_limits, "_BLOCKS_REMEMBERED", 5),
 )
 
 
 @contextmanager
-def tight_limits(most_bytes: int = 3000) -> Iterator[None]:
-    """Bounds so small that a few packets reach them; ``most_bytes`` for the unfinished work of one sender."""
-    bytes_ = ((limits, "MOST_BUFFERED_BYTES", 3 * most_bytes // 2), (limits, "MOST_BUFFERED_BYTES_OF_ONE", most_bytes))
-    tight = (*_TIGHT, *bytes_)
+def tight_limits(most_bytes: int = 3000, most_layers: int = 6) -> Iterator[None]:
+    """Bounds so small that a few packets reach them.
+
+    Args:
+        most_bytes: for the unfinished work of one sender.
+        most_layers: that are remembered of one sender.
+    """
+    tight = (
+        *_TIGHT,
+        (limits, "MOST_BUFFERED_BYTES", 3 * most_bytes // 2),
+        (limits, "MOST_BUFFERED_BYTES_OF_ONE", most_bytes),
+        (session_limits, "_LAYERS_REMEMBERED", most_layers),
+    )
     before = [(module, name, getattr(module, name)) for module, name, _ in tight]
     for module, name, value in tight:
         setattr(module, name, value)

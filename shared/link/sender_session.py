@@ -192,7 +192,8 @@ class SenderSession:
             self.statistics.timeouts += 1
             # The symbol might be just what the station lacks, but if it is the answer that was lost, it would be sent
             # for nothing; only where it costs hardly more than the question does it go along.
-            small = block.symbol_bytes(0) <= _SMALL_SYMBOL
+            size = block.symbol_bytes(0)
+            small = size <= _SMALL_SYMBOL and self._may_name_itself(place_bytes(coded=block.coded) + size)
             self._queue.question(block, block.next_symbol_to_repair() if small else QUESTION)
 
     def next_event(self) -> SenderEvent | None:
@@ -205,7 +206,16 @@ class SenderSession:
 
     def _packet_bytes(self, choice: Choice) -> int:
         coded = choice.block.coded and choice.index != QUESTION
-        return self._overhead + place_bytes(coded=coded) + choice.block.symbol_bytes(choice.index)
+        size = place_bytes(coded=coded) + choice.block.symbol_bytes(choice.index)
+        return self._envelope.overhead(known=self._counts_as_known(size)) + size
+
+    def _counts_as_known(self, size: int) -> bool:
+        """Whether a packet with a body of ``size`` bytes leaves it to others to name its session."""
+        # A packet that was filled when the station was known has no room for more; questions are small.
+        return not self.config.simplex and (self._known or not self._may_name_itself(size))
+
+    def _may_name_itself(self, size: int) -> bool:
+        return self._envelope.overhead(known=False) + size <= self.config.packet_bytes
 
     def _next_packet(self) -> OutgoingPacket | None:
         """The packet to send now, if there is one and the budget allows it."""
@@ -253,8 +263,8 @@ class SenderSession:
         number = (block.number or 0) % BLOCK_NUMBERS
         packet = DataPacket(number, place, k, m, block.symbol(index), poll=poll, mute=self.config.simplex)
         counter = self._envelope.sent
-        known = self._known and not self.config.simplex
-        data = self._envelope.wrap(packet.flags, encode_data(packet), known=known)
+        body = encode_data(packet)
+        data = self._envelope.wrap(packet.flags, body, known=self._counts_as_known(len(body)))
         self._count_packet(data)
         self._count_symbol(block, index, len(data))
         self._note_time(counter)

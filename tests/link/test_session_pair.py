@@ -47,8 +47,8 @@ _CAPTURED = 400
 """Packets that a recorder on the way keeps."""
 
 _MOST_LAYERS = 60
-_HARDLY_ENOUGH = 16_000
-"""Bytes that a station may keep; the largest block here, with its layers, takes nearly as much."""
+_HARDLY_ENOUGH = (16_000, 30)
+"""Bytes that a station may keep, and layers that it may remember; the largest block here needs nearly as many."""
 
 _OVER_DUE = 1e-6
 _ROUNDING = 1e-3
@@ -483,7 +483,7 @@ class TightPair(SessionPair):
 
     def __init__(self) -> None:
         super().__init__()
-        self._limits = tight_limits(_HARDLY_ENOUGH)
+        self._limits = tight_limits(*_HARDLY_ENOUGH)
         self._limits.__enter__()
 
     def teardown(self) -> None:

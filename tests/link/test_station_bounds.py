@@ -18,7 +18,7 @@ from shared.link.plain import PlainIdentity, PlainSender, PlainSession
 from shared.link.reassembly import COST_OF_A_PART, IncomingLayer
 from shared.link.sealed import SealedSender
 from shared.link.sealed_gate import SealedGate
-from tests.link.virtual_wire import expected, make_wire, some_pictures
+from tests.link.virtual_wire import expected, make_wire, nothing, some_pictures, sound
 
 
 def frame(sequence: int, data: bytes, *, offset: int = 0, final: bool = False) -> bytes:
@@ -165,3 +165,22 @@ def test_a_simplex_sender_takes_no_word_of_anybody() -> None:
     assert session.statistics.packets_rejected == 2
     assert session.packets_to_send(5.0)
     assert session.next_event() == LayerSent(1, 0)
+
+
+def test_packets_filled_when_the_station_was_known_never_grow() -> None:
+    config = LinkConfig(packet_bytes=60, parity=0.0, base_parity=0.0)
+    wire = make_wire(config)
+    wire.submit({1: [b"first"]})
+    wire.run()
+    pictures = some_pictures(2, 3, sizes=(200,))
+    wire.submit({2 + sequence: layers for sequence, layers in pictures.items()})
+    wire.up = nothing
+    wire.run(until=wire.now + 1.0)
+    assert max(map(len, wire.sent)) == config.packet_bytes
+    # Now it has time-outs, and a station that forgot the session: packets name it wherever there is room.
+    wire.run(until=wire.now + 60.0)
+    wire.station = Station(config, now=wire.now)
+    wire.up = sound
+    wire.run()
+    assert len(wire.layers()) == 4
+    assert max(map(len, wire.sent)) == config.packet_bytes

@@ -140,6 +140,9 @@ _MEMORY_WRONG = (
 _DATAGRAMS = UNREAD + (1 << 21)
 """With what the kernel keeps."""
 
+_BROKERED = UNREAD + (1 << 20)
+"""With what is on its way over the broker."""
+
 _LINE = QUEUED_BYTES + 3 * LARGEST_PACKET
 """With what the driver and the cable keep."""
 
@@ -154,7 +157,7 @@ def _kinds() -> list[Kind]:
         Kind("udp", Udp, lost, _DATAGRAMS, refuses=False, wrong=_UDP_WRONG),
         # 40 bytes of IPv6 and 8 of UDP in the 65,536 of Linux's loopback.
         Kind("udp6", partial(Udp, host="[::1]"), lost, _DATAGRAMS, largest=65488, refuses=False),
-        Kind("mqtt", Mqtt, lost, UNREAD, refuses=False, wrong=_MQTT_WRONG),
+        Kind("mqtt", Mqtt, lost, _BROKERED, refuses=False, wrong=_MQTT_WRONG),
         _line("serial", f"serial://{{}}?{baud}", LARGEST_PACKET, _SERIAL_WRONG),
         _line("kiss", f"kiss://{{}}?{baud}", 2048, _KISS_WRONG),
         Kind("channel", Channel, unheard, _LINE, largest=2048, survives=False, wrong=_CHANNEL_WRONG),

@@ -98,6 +98,11 @@ async def cross(client: ClientTransport, station: StationTransport, packet: byte
     return waiting.result()[0]
 
 
+def word(text: str) -> bytes:
+    """A packet as relays let it pass: of this protocol's version, and not too short."""
+    return bytes([0x80]) + text.encode().ljust(20)
+
+
 def numbered(number: int, size: int = 1000) -> bytes:
     return bytes([0x80]) + number.to_bytes(4, "big") + bytes(size - 5)
 
@@ -240,7 +245,7 @@ def test_an_address_in_use_is_one_clear_error(kind: Kind, tmp_path: Path) -> Non
                 assert "\n" not in str(caught.value)
                 assert "://" in str(caught.value)
             # The attempt has harmed nothing, and the address is free afterwards.
-            await cross(await place.client(), station, b"\x80still there")
+            await cross(await place.client(), station, word("still there"))
             await station.close()
             await (await place.station()).close()
 
@@ -268,7 +273,7 @@ def test_every_kind_of_which_it_is_asked_has_wrong_addresses() -> None:
 
 @over(Behaviour.NOBODY)
 def test_while_nobody_is_there_packets_wait_or_are_lost_as_documented(kind: Kind, tmp_path: Path) -> None:
-    early, late = b"\x80early" + bytes(900), b"\x80late" + bytes(900)
+    early, late = word("early"), word("late")
 
     async def scenario() -> None:
         async with kind.place(tmp_path) as place:
@@ -306,7 +311,7 @@ def test_what_is_handed_over_and_not_fetched_is_bounded_and_the_rest_counted(kin
         async with kind.place(tmp_path) as place:
             client = await place.client(packet_bytes=size)
             station = await place.station()
-            await cross(client, station, b"\x80begin")
+            await cross(client, station, word("begin"))
             before = place.lost(client, station)
 
             async def talk() -> None:
@@ -342,7 +347,7 @@ def test_what_is_handed_over_and_not_fetched_is_bounded_and_the_rest_counted(kin
         taking = asyncio.create_task(take())
         for number in range(4):
             await asyncio.sleep(0.05)
-            await client.send(marker := b"\x80end%d" % number)
+            await client.send(marker := word(f"end{number}"))
             await until(lambda marker=marker: marker in taken, taking)  # type: ignore[misc]
         taking.cancel()
         await asyncio.gather(taking, return_exceptions=True)
@@ -362,7 +367,7 @@ def test_what_waits_ends_when_its_transport_closes_and_closing_twice_does_nothin
             station = await place.station()
             # The rate of a very slow link: most kinds then wait within send.
             client = await place.client(rate=300.0, packet_bytes=1000)
-            path = await cross(client, station, b"\x80begin")
+            path = await cross(client, station, word("begin"))
             waiting = [
                 asyncio.create_task(client.receive()),
                 asyncio.create_task(talk(client)),
@@ -375,7 +380,7 @@ def test_what_waits_ends_when_its_transport_closes_and_closing_twice_does_nothin
             for task in waiting:
                 with pytest.raises(ENDED, match="closed"):
                     await task
-            for late in (client.send(b"\x80late"), client.receive()):
+            for late in (client.send(word("late")), client.receive()):
                 with pytest.raises(ENDED, match="closed"):
                     await late
             while True:
@@ -388,7 +393,7 @@ def test_what_waits_ends_when_its_transport_closes_and_closing_twice_does_nothin
             for hears in (hearing, station.receive()):
                 with pytest.raises(ENDED, match="closed"):
                     await hears
-            await station.send(path, b"\x80late")
+            await station.send(path, word("late"))
             assert all("://" in line and "\n" not in line for line in place.reports)
 
     run(scenario())
@@ -407,13 +412,13 @@ def open_files() -> list[str]:
 def test_nothing_is_left_open(kind: Kind, tmp_path: Path) -> None:
     async def use(place: Any) -> None:
         lone = await place.client()
-        sending = asyncio.create_task(lone.send(b"\x80to nobody"))
+        sending = asyncio.create_task(lone.send(word("to nobody")))
         await asyncio.sleep(0.05)
         await lone.close()
         await asyncio.gather(sending, return_exceptions=True)
         station = await place.station()
         client = await place.client()
-        await cross(client, station, b"\x80packet")
+        await cross(client, station, word("packet"))
         hearing = asyncio.create_task(station.receive())
         if (kind.name, Behaviour.IN_USE) not in NOT_ASKED:
             with pytest.raises(PinholeError):
@@ -464,7 +469,7 @@ def test_the_largest_packet_crosses_and_a_larger_one_is_told_or_counted(kind: Ki
                 await client.send(bytes(most + 1))
             await station.send(path, bytes(most + 1))
             # Neither has cost the connection.
-            assert await cross(client, station, b"\x80small") == path
+            assert await cross(client, station, word("small")) == path
             if not kind.refuses:
                 counts: Any = getattr(station, "counts", None) or getattr(client, "counters", None)
                 assert getattr(counts, "oversized", 0) + getattr(counts, "oversize", 0) == 1
@@ -492,14 +497,14 @@ def test_answers_find_the_sender_that_they_are_for(kind: Kind, tmp_path: Path) -
             while not all(heard):
                 for number, path in enumerate(paths):
                     for _ in range(5):
-                        await station.send(path, b"\x80answer%d" % number)
+                        await station.send(path, word(f"answer{number}"))
                 await asyncio.sleep(0.02)
             # To nobody that there is: dropped.
             for stranger in (0, b"nobody", "nobody", ("127.0.0.1", 9), None):
-                await station.send(stranger, b"\x80to nobody")
+                await station.send(stranger, word("to nobody"))
             await asyncio.sleep(0.05)
             for number, packets in enumerate(heard):
-                assert {*packets} == {b"\x80answer%d" % number}
+                assert {*packets} == {word(f"answer{number}")}
             for task in hearing:
                 task.cancel()
             await asyncio.gather(*hearing, return_exceptions=True)
@@ -538,7 +543,7 @@ def test_a_lost_connection_is_told_and_nothing_else_is(
         async with kind.place(tmp_path) as place:
             station = await place.station()
             client = await place.client()
-            await cross(client, station, b"\x80before")
+            await cross(client, station, word("before"))
             assert place.reports == []
             if kind.survives:
                 await survive(place, client, station)
@@ -552,7 +557,7 @@ def test_a_lost_connection_is_told_and_nothing_else_is(
 
         async def talk() -> None:
             while True:
-                await client.send(b"\x80nobody hears this")
+                await client.send(word("nobody hears this"))
                 await asyncio.sleep(0.01)
 
         talking = asyncio.create_task(talk())
@@ -563,7 +568,7 @@ def test_a_lost_connection_is_told_and_nothing_else_is(
         talking.cancel()
         await asyncio.gather(talking, return_exceptions=True)
         station = await place.restore(station)
-        await cross(client, station, b"\x80after")
+        await cross(client, station, word("after"))
         await client.close()
         await station.close()
 
@@ -571,7 +576,7 @@ def test_a_lost_connection_is_told_and_nothing_else_is(
         waiting = [asyncio.create_task(client.receive()), asyncio.create_task(station.receive())]
         await asyncio.sleep(0)
         await place.lose(station)
-        for broken in (*waiting, client.send(b"\x80x"), client.receive(), station.receive()):
+        for broken in (*waiting, client.send(word("x")), client.receive(), station.receive()):
             with pytest.raises(ENDED) as caught:
                 await broken
             assert "://" in str(caught.value)
