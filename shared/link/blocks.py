@@ -87,6 +87,13 @@ class OutgoingBlock:
             return 0
         return len(self.sources[index]) if index < self.k else len(self.sources[0])
 
+    def plan_repairs(self, number: int) -> None:
+        """Send so many repair symbols unasked, as far as the code has them; before any of them was sent."""
+        number = min(number, self.m)
+        sources = [index for index in self.plan if index < self.k]
+        self.plan = deque([*sources, *range(self.k, self.k + number)])
+        self.next_repair = number
+
     def next_symbol_to_repair(self) -> int:
         """A repair symbol never sent, or else the source symbols in turn."""
         if self.next_repair < self.m:

@@ -21,7 +21,13 @@ LOWER_LAYERS = 28
 
 
 class ParityPlan(Protocol):
-    """What the send queue asks when it closes a block. Priorities are 0 for base layers and 1 for refinements."""
+    """What the send queue asks when it closes a block. Priorities are 0 for base layers and 1 for refinements.
+
+    Attributes:
+        follows: the answers change with the channel.
+    """
+
+    follows: bool
 
     def is_coded(self, priority: int) -> bool:
         """Whether a class goes out in code blocks at all; the same for the life of a session."""
@@ -53,6 +59,8 @@ class ParityPlan(Protocol):
 
 class FixedParity:
     """What the configuration says, whatever the channel does."""
+
+    follows = False
 
     def __init__(self, config: LinkConfig) -> None:
         self._config = config
@@ -96,6 +104,8 @@ class AdaptiveParity:
         config: settings of the session.
         overhead: bytes that the session's envelope takes of every packet, at most.
     """
+
+    follows = True
 
     def __init__(self, config: LinkConfig, overhead: int) -> None:
         cost = overhead + place_bytes(coded=True)

@@ -250,6 +250,7 @@ class SenderSession:
         self._note_closed()
         if block.number is None:
             self._outstanding.take_number(block)
+            self._plan_anew(block)
             if not self.config.simplex:
                 for piece in self._outstanding.await_answer(block):
                     self._queue.add(piece, self._now)
@@ -275,6 +276,11 @@ class SenderSession:
         elif exhausted and not block.done:
             self._patience.expect(block, self._now)
         return OutgoingPacket(data, block.priority)
+
+    def _plan_anew(self, block: OutgoingBlock) -> None:
+        """A block may have waited long since it was closed; what is known of the channel now decides its parity."""
+        if block.coded and self._parity.follows:
+            block.plan_repairs(self._parity.repairs(block.priority, block.k, self._now))
 
     def _count_packet(self, data: bytes) -> None:
         self.statistics.packets_sent += 1

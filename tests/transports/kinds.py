@@ -99,7 +99,7 @@ _UDP_WRONG = (
 _MQTT_WRONG = (
     Wrong("mqtt://", "write it as mqtt://host"),
     Wrong("mqtt://127.0.0.1:0", "above 0"),
-    Wrong("mqtt://127.0.0.1/a/#", "topics|write it as"),
+    Wrong("mqtt://127.0.0.1/a/#", "write it as"),
     Wrong("mqtt://127.0.0.1/a/+", "topics"),
     Wrong("mqtt://127.0.0.1?qos=1", "unknown setting 'qos'"),
     Wrong("mqtt://127.0.0.1?keepalive=1", "option keepalive"),

@@ -425,7 +425,7 @@ def test_nothing_is_left_open(kind: Kind, tmp_path: Path) -> None:
                 await place.station()
         for url, _, ends in kind.wrong:
             if "invalid" not in url:
-                with suppress(PinholeError):
+                with pytest.raises(PinholeError):
                     await (open_client(url) if "client" in ends else open_station(url))
         # The station first: its senders lose it before they close.
         await station.close()
@@ -440,7 +440,11 @@ def test_nothing_is_left_open(kind: Kind, tmp_path: Path) -> None:
             for _ in range(3):
                 await use(place)
             gc.collect()
-            await until(lambda: len(open_files()) <= len(files) and len(asyncio.all_tasks()) <= tasks)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(10.0):
+                    await until(lambda: len(open_files()) <= len(files) and len(asyncio.all_tasks()) <= tasks)
+            assert open_files() == files
+            assert len(asyncio.all_tasks()) == tasks
 
     run(scenario())
 
