@@ -31,7 +31,7 @@ def run(data: bytes) -> None:
         try:
             address = _KINDS[kind].parse(f"{kind}{separator}{rest}")
             demand(0 <= address.port <= 65535, "a port is out of range")
-            demand("\0" not in address.host, "a host has a zero byte")
+            demand(kind == "memory" or "\0" not in address.host, "a host has a zero byte")
             _read_options(address)
         except PinholeError:
             pass

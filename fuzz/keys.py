@@ -2,7 +2,7 @@
 
 import contextlib
 
-from fuzz.harness import Harness, demand
+from fuzz.harness import Harness, Reader, demand, piece
 from shared.allowlist import parse_allowed
 from shared.errors import CorruptDataError, PinholeError
 from shared.keyfiles import check_name, checked_public, parse_secret
@@ -11,8 +11,24 @@ from shared.link.keys import PublicKey, Role, SecretKey
 _SECRETS = [SecretKey(role, 0x1A2B3C4D + i, bytes([i]) * 32, bytes([i + 9]) * 32, 99) for i, role in enumerate(Role)]
 
 
+_PUBLICS = [*(secret.public for secret in _SECRETS), SecretKey(Role.SENDER, 5, b"x" * 32, b"y" * 32).public]
+
+
 def run(data: bytes) -> None:
-    """Read the input as each of them."""
+    """Read the input as each of them, and as what whole ones are made of."""
+    _read(data)
+    reader = Reader(data)
+    key = PublicKey(reader.choose([*Role]), reader.number(), reader.take(32).ljust(32), reader.take(32).ljust(32))
+    _read(key.text.encode())
+    lines = []
+    while reader:
+        public = reader.choose([key, *_PUBLICS])
+        lines.append(reader.piece() + public.text.encode() + reader.piece())
+    _read(b"\n".join(lines))
+    _read(_key_file(_SECRETS[0]).encode().replace(b"99", data, 1))
+
+
+def _read(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     try:
         secret = parse_secret(data)
@@ -53,6 +69,22 @@ def _check(public: PublicKey) -> None:
 
 def seeds() -> list[bytes]:
     """Files as the project writes them, by `shared.keyfiles.write_secret` and `pinhole keys allow`."""
+    rows = [
+        bytes(67) + b"\1" + piece(b"a ") + piece(b" # remark"),
+        b"\0\0\5" + b"k" * 64 + b"".join(bytes([n]) + piece(b"n%d " % n) + piece(b"") for n in range(3)),
+        b"\1\0\5"
+        + b"\1" * 64
+        + b"\0"
+        + piece(b"revoked b ")
+        + piece(b"\r")
+        + b"\2"
+        + piece("\u00e9 ".encode())
+        + piece(b""),
+    ]
+    return [*rows, *_texts()]
+
+
+def _texts() -> list[bytes]:
     station, sender = (secret.public.text for secret in reversed(_SECRETS))
     other = SecretKey(Role.SENDER, 5, b"x" * 32, b"y" * 32).public.text
     weak = PublicKey(Role.SENDER, 7, bytes(32), bytes(32)).text

@@ -50,16 +50,20 @@ class _World:
         self.tag = sender.tag
         self._submit(0, [b"base" * 20, b"more" * 30])
         self._send()
+        self._take_events()
 
     def step(self, reader: Reader) -> None:
         """Do what the next bytes say."""
         reader.choose(_STEPS)(self, reader)
+        self._take_events()
+        self._check()
+
+    def _take_events(self) -> None:
         while (event := self.session.next_event()) is not None:
             key = (event.sequence, event.layer)
             demand(key in self.submitted and key not in self.said, "a layer is told of that was not waited for")
             demand(isinstance(event, LayerAcknowledged) is not self.config.simplex, "an event is of the wrong kind")
             self.said.add(key)
-        self._check()
 
     def report(self, reader: Reader) -> None:
         """A report with any contents."""

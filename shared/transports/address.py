@@ -90,7 +90,7 @@ def parse_address(url: str, *, default_port: int | None = None, device: bool = F
     except ValueError:
         raise wrong from None
     options = dict(pairs)
-    if len(options) < len(pairs) or parts.password is not None or parts.fragment or not url.isprintable():
+    if len(options) < len(pairs) or parts.password is not None or "#" in url or not url.isprintable():
         raise wrong
     if device:
         if host or port is not None or len(parts.path) < 2:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from shared.errors import PinholeError
-from shared.transports.base import ClientTransport
+from shared.transports.base import LARGEST_PACKET, ClientTransport
 from shared.transports.bond_choice import LinkChoice, Mode
 from shared.transports.byte_stream import Inbox
 from shared.transports.together import run_together
@@ -162,10 +162,10 @@ class BondedClient:
         """See `ClientTransport`; waits until a link takes the packet.
 
         Raises:
-            PinholeError: if it is larger than any link's burst, or the client is closed.
+            PinholeError: if it is larger than any link's burst or than any packet, or the client is closed.
         """
         self._check()
-        if len(packet) > self._choice.largest():
+        if len(packet) > min(self._choice.largest(), LARGEST_PACKET):
             raise PinholeError(f"a packet of {len(packet)} bytes is larger than what any link takes at once")
         waiting = _Waiting(packet, priority, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)

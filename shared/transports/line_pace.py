@@ -55,7 +55,7 @@ class Turns:
 
     def talked(self, now: float, until: float) -> None:
         """A frame was given to the line, which will have left it at ``until``."""
-        if self._began is None or now - self._ended >= self._gap:
+        if self._began is None or now >= self._ended + self._gap:
             self._began = now
         self._ended = until
 

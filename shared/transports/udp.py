@@ -140,9 +140,9 @@ class UdpClient(_UdpEnd):
         try:
             sock = client_socket(self._address, self._family, self._host, self._options)
         except OSError as error:
-            self._note(error, b"")
+            self._note(error)
             return
-        self._socket = UdpSocket(sock, self._received, self.counters)
+        self._socket = UdpSocket(sock, self._received, self.counters, self._note)
 
     def _try_to_open(self) -> None:
         """Open once more; what was no mistake at first, such as the interface's name, may have become one."""
@@ -151,13 +151,12 @@ class UdpClient(_UdpEnd):
         except PinholeError as error:
             self._trouble.note(str(error))
 
-    def _note(self, error: OSError | None, packet: bytes) -> None:
+    def _note(self, error: OSError | None, packet: bytes = b"") -> None:
         if error is None:
             self._trouble.over()
         elif error.errno == errno.EMSGSIZE:
-            self._trouble.note(
-                f"{self._address.url}: packets of {len(packet)} bytes do not fit there; make them smaller"
-            )
+            size = f" of {len(packet)} bytes" if packet else ""
+            self._trouble.note(f"{self._address.url}: packets{size} do not fit there; make them smaller")
         else:
             self._trouble.note(f"{self._address.url}: packets cannot leave ({(error.strerror or str(error)).lower()})")
 

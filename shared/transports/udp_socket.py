@@ -5,7 +5,7 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from shared.transports.byte_queue import ByteQueue
@@ -40,12 +40,20 @@ class UdpSocket:
         sock: non-blocking; this object closes it.
         received: gets datagrams with the addresses they came from.
         counters: of losses.
+        on_error: gets what the network said later against packets that had left.
     """
 
-    def __init__(self, sock: socket.socket, received: ByteQueue[Hashable], counters: UdpCounters) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        received: ByteQueue[Hashable],
+        counters: UdpCounters,
+        on_error: Callable[[OSError], None] = lambda error: None,
+    ) -> None:
         self.sock = sock
         self._received = received
         self._counters = counters
+        self._on_error = on_error
         self._loop = asyncio.get_running_loop()
         self._writable = asyncio.Event()
         self._kernel_lost = 0
@@ -114,6 +122,7 @@ class UdpSocket:
             except OSError as error:
                 # A port where nobody listens yet answers by ICMP. That is one more lost packet; the link goes on.
                 self._note(error)
+                self._on_error(error)
                 return
             for level, kind, value in ancillary:
                 if level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL and len(value) == 4:

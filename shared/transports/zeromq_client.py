@@ -208,10 +208,10 @@ class ZeroMQClient:
                 case Grant(total):
                     self._allowance.granted(total)
                     self._changed.set()
-                case Hello():
-                    pass
-                case None:
+                case None if len(message) <= LARGEST_PACKET:
                     self._answers.put(None, message)
+                case _:
+                    pass
             read += 1
             if read % _READ_AT_ONCE == 0:
                 await asyncio.sleep(0)

@@ -9,6 +9,9 @@ import zmq.asyncio
 
 from shared.transports.base import LARGEST_PACKET
 
+_SEALED_MORE = 64
+"""Bytes that ZeroMQ counts beside those of a packet where CURVE seals it: 33 (CurveZMQ, RFC 26), and some to spare."""
+
 _MESSAGES_UNREAD = 64
 _MESSAGES_UNSENT = 10_000
 """A last line only: credit bounds bytes long before."""
@@ -74,7 +77,7 @@ def _socket(context: zmq.asyncio.Context, kind: int, family: socket.AddressFamil
     made.setsockopt(zmq.LINGER, 0)
     made.setsockopt(zmq.RCVHWM, _MESSAGES_UNREAD)
     made.setsockopt(zmq.SNDHWM, _MESSAGES_UNSENT)
-    made.setsockopt(zmq.MAXMSGSIZE, LARGEST_PACKET)
+    made.setsockopt(zmq.MAXMSGSIZE, LARGEST_PACKET + _SEALED_MORE)
     made.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_AT_MOST)
     return made
 

@@ -60,6 +60,9 @@ class ZeroMQStation:
         """Connections that ended in their handshake: keys not listed, plain where sealed was due, other protocols."""
         self.connections_ended = 0
         """Connections that broke, were closed, or were cut because a message was larger than any packet."""
+        self.foreign = 0
+        """Messages dropped that no sender makes: of several parts, or larger than any packet (far larger ones end their
+        connection)."""
         self.answers_dropped = 0
         """Answers dropped because their receiver is away, or takes none, or because they are too large."""
 
@@ -139,9 +142,10 @@ class ZeroMQStation:
                 self._room.clear()
                 await self._room.wait()
             frames = await self._socket.recv_multipart()
-            # Messages of several parts are nobody's packets.
             if len(frames) == 2:
                 await self._handle(frames[0], frames[1])
+            else:
+                self.foreign += 1
             read += 1
             if read % _READ_AT_ONCE == 0:
                 # Messages that are there already do not make anybody wait, so a flood would let nobody else run.
@@ -153,6 +157,8 @@ class ZeroMQStation:
                 await self._tell(path, self._peers.greet(path, hello).tally)
             case Grant(total):
                 self._peers.peer(path).answers.granted(total)
+            case None if len(message) > LARGEST_PACKET:
+                self.foreign += 1
             case None:
                 self._peers.put(path, message)
                 self._arrived.set()

@@ -12,7 +12,7 @@ from itertools import count
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -493,14 +493,15 @@ class TightPair(SessionPair):
             self._limits.__exit__(None, None, None)
 
 
-_QUICK = settings(max_examples=120, stateful_step_count=40, suppress_health_check=[*HealthCheck])
-_THOROUGH = settings(max_examples=400, stateful_step_count=80, suppress_health_check=[*HealthCheck])
+_PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+_QUICK = settings(max_examples=150, stateful_step_count=40, phases=_PHASES)
+_THOROUGH = settings(max_examples=600, stateful_step_count=80, phases=_PHASES)
 
 MACHINES = {"with a way back": SessionPair, "simplex": SimplexPair, "hardly any memory": TightPair}
 
 
 def _play(machine: type[SessionPair], profile: settings) -> None:
-    run_state_machine_as_test(machine, settings=profile)
+    run_state_machine_as_test(machine, settings=settings(profile, suppress_health_check=[*HealthCheck]))
 
 
 @pytest.mark.parametrize("name", MACHINES)

@@ -57,6 +57,9 @@ def test_what_a_station_has_to_say_is_bounded(simplex: bool) -> None:
             send(block, b"\0" if block % 2 else frame(block % 128, b"x", final=True))
             for event in send.received:
                 send.station.acknowledge(1, event.sequence, event.layer, 0.0)
+        if simplex:
+            assert not send.session._complete
+            assert not send.session._acknowledgements
         most = session_limits._BLOCKS_REMEMBERED + session_limits._LAYERS_REMEMBERED
         assert len(send.session._complete) + len(send.session._acknowledgements) <= most
         assert len(send.session._requests) <= session_limits._BLOCKS_REMEMBERED + session_limits._GAPS_WATCHED

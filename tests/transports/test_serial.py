@@ -378,7 +378,7 @@ def test_half_duplex_never_talks_over_others_nor_for_long(events: list[tuple[boo
             continue
         now = turns.ready_at(now)
         assert now >= heard + 0.1 - 1e-9
-        if began is None or now - ended >= 0.5:
+        if began is None or now >= ended + 0.5:
             began = now
         assert now - began <= 2.0 + 1.0, "at most one frame over the time to talk"
         turns.talked(now, now + span)
