@@ -495,7 +495,7 @@ class TightPair(SessionPair):
 
 _PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 _QUICK = settings(max_examples=150, stateful_step_count=40, phases=_PHASES)
-_THOROUGH = settings(max_examples=600, stateful_step_count=80, phases=_PHASES)
+_THOROUGH = settings(max_examples=150, stateful_step_count=80, phases=_PHASES)
 
 MACHINES = {"with a way back": SessionPair, "simplex": SimplexPair, "hardly any memory": TightPair}
 
