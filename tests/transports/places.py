@@ -247,7 +247,7 @@ class Relayed(Udp):
             return await open_client(self.station_url)
 
         ears = [await open_station(self.client_url)]
-        settings = RelaySettings(insecure=True, idle=3.0)
+        settings = RelaySettings(insecure=True, idle=2.0)
         report = self._reports_of("relay")
         self.relay = Relay(ears, open_upstream, settings, report=report, clock=time.monotonic)
         self._stop = asyncio.Event()

@@ -317,7 +317,7 @@ def test_what_is_handed_over_and_not_fetched_is_bounded_and_the_rest_counted(kin
 
             async def talk() -> None:
                 nonlocal handed
-                while handed * size < 2 * kind.unread:
+                while handed * size < 1.2 * kind.unread:
                     await client.send(numbered(handed, size))
                     handed += 1
 
