@@ -14,10 +14,10 @@ from shared.link.sealed import SealedSender
 from shared.link.sealed_gate import Remembered, SealedGate
 from shared.transports import _KINDS
 from shared.transports.address import Address
-from shared.transports.mqtt_settings import read_settings
-from shared.transports.serial_line import _framing
-from shared.transports.udp_options import UdpOptions
-from shared.transports.zeromq_curve import wants_curve
+from shared.transports.lines.serial_line import _framing
+from shared.transports.mqtt.settings import read_settings
+from shared.transports.udp.settings import UdpOptions
+from shared.transports.zeromq.curve import wants_curve
 
 _STATION = SecretKey(Role.STATION, 3, b"s" * 32, b"t" * 32)
 _SENDER = SecretKey(Role.SENDER, 4, b"u" * 32, b"v" * 32)

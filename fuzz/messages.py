@@ -5,7 +5,7 @@ import contextlib
 from fuzz.harness import Harness, Reader, demand, piece
 from shared.errors import CorruptDataError
 from shared.link.keys import Role
-from shared.transports.mqtt_presence import (
+from shared.transports.mqtt.presence import (
     Presence,
     PresenceTable,
     State,
@@ -13,9 +13,9 @@ from shared.transports.mqtt_presence import (
     is_group_name,
     parse_presence,
 )
-from shared.transports.mqtt_shards import own_shards
-from shared.transports.mqtt_topics import Topics, UpTopic
-from shared.transports.zeromq_credit import Allowance, Grant, Hello, Tally, parse_message
+from shared.transports.mqtt.shards import own_shards
+from shared.transports.mqtt.topics import Topics, UpTopic
+from shared.transports.zeromq.credit import Allowance, Grant, Hello, Tally, parse_message
 
 _LIMIT = 3
 _LARGEST = 2**32 - 1

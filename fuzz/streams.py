@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from fuzz.harness import Harness, Reader, demand
-from shared.transports.ax25 import Ax25Framing, encode_call_sign
 from shared.transports.base import LARGEST_PACKET
-from shared.transports.framing import CobsFraming, Framing, KissFraming, TncParameter
+from shared.transports.lines.ax25 import Ax25Framing, encode_call_sign
+from shared.transports.lines.framing import CobsFraming, Framing, KissFraming, TncParameter
 
 _SHORT = 48
 """Bytes of the longest frame of the framings that are made to meet frames that are too long."""

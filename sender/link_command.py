@@ -13,8 +13,8 @@ from shared.link.keys import PublicKey, Role, SecretKey
 from shared.link.sealed import SealedSender
 from shared.transports import ClientOptions, open_client
 from shared.transports.base import ClientTransport
-from shared.transports.bond_choice import Mode
-from shared.transports.bonded import BondedClient, Link
+from shared.transports.bonding.choice import Mode
+from shared.transports.bonding.client import BondedClient, Link
 
 UNLIMITED = "unlimited"
 AUTO = "auto"

@@ -39,7 +39,7 @@ from shared.link_flags import (
 )
 from shared.transports import ClientOptions
 from shared.transports.base import ClientTransport
-from shared.transports.bond_choice import Mode
+from shared.transports.bonding.choice import Mode
 
 _LIKELY_PARITY = 0.1  # what adapting spends on a link that loses some percent, repair on request included
 

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from shared.errors import PinholeError
 from shared.transports.address import Address, parse_address
 from shared.transports.base import ClientTransport, StationTransport
+from shared.transports.lines.serial_line import open_serial_client, open_serial_station, parse_kiss_tcp, parse_serial
 from shared.transports.memory import open_memory_client, open_memory_station, parse_memory
-from shared.transports.mqtt import open_mqtt_client, open_mqtt_station, parse_mqtt
+from shared.transports.mqtt.ends import open_mqtt_client, open_mqtt_station, parse_mqtt
 from shared.transports.options import ClientOptions, StationOptions, TlsOptions
-from shared.transports.serial_line import open_serial_client, open_serial_station, parse_kiss_tcp, parse_serial
-from shared.transports.udp import open_udp_client, open_udp_station
+from shared.transports.udp.ends import open_udp_client, open_udp_station
 from shared.transports.zeromq import open_zeromq_client, open_zeromq_station
 
 

@@ -10,7 +10,7 @@ from pinhole import cli
 from sender import link_command, send_command
 from sender.node import NodeSettings
 from shared.link.config import LinkConfig
-from shared.transports.bonded import BondedClient
+from shared.transports.bonding.client import BondedClient
 from tests.endtoend.stand_ins import CheckedEncoder
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.keyfiles import load_secret
-from shared.transports.mqtt_topics import DEFAULT_PREFIX
+from shared.transports.mqtt.topics import DEFAULT_PREFIX
 from tests.endtoend.books import archived_layers, check_books, until_all_archived, until_archived
 from tests.endtoend.ends import Ends
 from tests.transports.mosquitto import Authority, Mosquitto

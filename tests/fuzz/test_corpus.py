@@ -8,7 +8,8 @@ from shared.link.outstanding import Outstanding
 from shared.link.packet import DataPacket
 from shared.link.replay import ReplayWindow
 from shared.link.station_session import StationSession
-from shared.transports import framing, zeromq_credit
+from shared.transports.lines import framing
+from shared.transports.zeromq import credit as zeromq_credit
 
 _MOST_INPUTS, _MOST_BYTES = 2000, 1_500_000
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 from shared.link.keys import Role
-from shared.transports.ax25 import Ax25Framing, encode_call_sign
-from shared.transports.framing import CobsFraming, Framing, KissFraming, TncParameter
-from shared.transports.mqtt_presence import Presence, State, encode_presence
-from shared.transports.mqtt_shards import owner
-from shared.transports.mqtt_topics import SHARDS, Topics, shard_of
-from shared.transports.zeromq_credit import Allowance, Grant, Hello
+from shared.transports.lines.ax25 import Ax25Framing, encode_call_sign
+from shared.transports.lines.framing import CobsFraming, Framing, KissFraming, TncParameter
+from shared.transports.mqtt.presence import Presence, State, encode_presence
+from shared.transports.mqtt.shards import owner
+from shared.transports.mqtt.topics import SHARDS, Topics, shard_of
+from shared.transports.zeromq.credit import Allowance, Grant, Hello
 
 Vectors = dict[str, Any]
 

@@ -20,9 +20,9 @@ from shared.link.plain import PlainGate, PlainSender
 from shared.link.reed_solomon import restore
 from shared.link.sealed_gate import SealedGate
 from shared.link.station import Station
-from shared.transports.mqtt_presence import State, parse_presence
-from shared.transports.mqtt_topics import Topics, UpTopic
-from shared.transports.zeromq_credit import Grant, Hello, parse_message
+from shared.transports.mqtt.presence import State, parse_presence
+from shared.transports.mqtt.topics import Topics, UpTopic
+from shared.transports.zeromq.credit import Grant, Hello, parse_message
 from shared.varint import decode_varint
 from tests.link.make_transport_vectors import make_framings
 from tests.link.make_vectors import COMMAND, DRONE, GROUND, PATH, as_text, make_sealed, make_vectors

@@ -13,7 +13,7 @@ from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.sealed_gate import SealedGate
 from shared.link_flags import refuse_half_sealed, tls_options
 from shared.transports import ClientOptions
-from shared.transports.bond_choice import Mode
+from shared.transports.bonding.choice import Mode
 
 
 def config(**changes: object) -> object:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from shared.transports.base import LARGEST_PACKET
-from shared.transports.byte_stream import QUEUED_BYTES
-from shared.transports.zeromq_credit import LARGEST_WINDOW
+from shared.transports.lines.byte_stream import QUEUED_BYTES
+from shared.transports.zeromq.credit import LARGEST_WINDOW
 from tests.transports.places import FAULTS, Bonded, Channel, Makes, Memory, Mqtt, Place, Relayed, Udp, Wire, ZeroMQ
 
 UNREAD = 1 << 19

@@ -6,7 +6,7 @@ import errno
 import os
 import random
 
-from shared.transports.framing import FEND
+from shared.transports.lines.framing import FEND
 
 _PATIENCE = 0.5
 

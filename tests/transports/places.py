@@ -19,11 +19,11 @@ from pinhole.relay import Relay, RelaySettings
 from shared.link.keys import Role, SecretKey
 from shared.transports import ClientOptions, StationOptions, open_client, open_station
 from shared.transports.base import LARGEST_PACKET, ClientTransport, StationTransport
-from shared.transports.bond_choice import Mode
-from shared.transports.bonded import BondedClient, Link
-from shared.transports.framing import FEND
+from shared.transports.bonding.choice import Mode
+from shared.transports.bonding.client import BondedClient, Link
+from shared.transports.lines.framing import FEND
 from shared.transports.memory import Faults, MemoryClient, MemoryStation
-from shared.transports.mqtt_topics import Topics
+from shared.transports.mqtt.topics import Topics
 from tests.transports.delivery import until
 from tests.transports.line_fakes import Cable, FakeTnc
 from tests.transports.mosquitto import Mosquitto

@@ -15,8 +15,8 @@ from shared.link import LayerReceived, SenderSession
 from shared.link.plain import PlainSender
 from shared.transports import open_station
 from shared.transports.base import ClientTransport
-from shared.transports.bond_choice import PROBE_FOR, LinkChoice, Mode
-from shared.transports.bonded import BondedClient, Link
+from shared.transports.bonding.choice import PROBE_FOR, LinkChoice, Mode
+from shared.transports.bonding.client import BondedClient, Link
 from shared.transports.memory import Faults, MemoryClient
 from tests.transports.delivery import LIMIT, brisk, deliver, driven, some_pictures
 

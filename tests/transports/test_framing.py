@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.transports.ax25 import HEADER_BYTES, Ax25Framing, encode_call_sign
 from shared.transports.base import LARGEST_PACKET
-from shared.transports.framing import CobsFraming, Framing, KissFraming, TncParameter, stuff, unstuff
+from shared.transports.lines.ax25 import HEADER_BYTES, Ax25Framing, encode_call_sign
+from shared.transports.lines.framing import CobsFraming, Framing, KissFraming, TncParameter, stuff, unstuff
 
 KINDS = ["cobs", "cobs sparing flow bytes", "kiss", "kiss port 12", "ax.25"]
 

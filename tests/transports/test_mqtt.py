@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from shared.errors import CorruptDataError, PinholeError
 from shared.link import LayerAcknowledged, LayerReceived, SenderSession, Station
 from shared.link.keys import Role
-from shared.transports import mqtt_connection
 from shared.transports.base import LARGEST_PACKET
-from shared.transports.mqtt import MqttClient, MqttStation, open_mqtt_client, open_mqtt_station, parse_mqtt
-from shared.transports.mqtt_presence import Presence, PresenceTable, State, encode_presence, parse_presence
-from shared.transports.mqtt_settings import read_settings
-from shared.transports.mqtt_shards import ALL_SHARDS, owner
-from shared.transports.mqtt_topics import SHARDS, StateTopic, Topics, UpTopic, shard_of
+from shared.transports.mqtt import connection as mqtt_connection
+from shared.transports.mqtt.ends import MqttClient, MqttStation, open_mqtt_client, open_mqtt_station, parse_mqtt
+from shared.transports.mqtt.presence import Presence, PresenceTable, State, encode_presence, parse_presence
+from shared.transports.mqtt.settings import read_settings
+from shared.transports.mqtt.shards import ALL_SHARDS, owner
+from shared.transports.mqtt.topics import SHARDS, StateTopic, Topics, UpTopic, shard_of
 from shared.transports.options import ClientOptions, StationOptions, TlsOptions
 from tests.transports.mosquitto import Authority, Mosquitto
 from tests.transports.test_transports import brisk, deliver, some_pictures
@@ -345,7 +345,7 @@ def test_password_files_and_certificates_are_checked(tmp_path: Path) -> None:
 
 ALONE = """
 import asyncio, sys
-from shared.transports.mqtt import open_mqtt_client, open_mqtt_station, parse_mqtt
+from shared.transports.mqtt.ends import open_mqtt_client, open_mqtt_station, parse_mqtt
 from shared.transports.options import ClientOptions, StationOptions
 
 async def main():

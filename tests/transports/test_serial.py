@@ -17,10 +17,10 @@ from shared.errors import PinholeError
 from shared.link import LayerReceived, SenderSession
 from shared.link.plain import PlainSender
 from shared.transports.byte_queue import COST_OF_A_PACKET
-from shared.transports.byte_stream import QUEUED_BYTES, Inbox, StreamClient, StreamStation
-from shared.transports.line_pace import LinePace, Turns
+from shared.transports.lines.byte_stream import QUEUED_BYTES, Inbox, StreamClient, StreamStation
+from shared.transports.lines.pace import LinePace, Turns
+from shared.transports.lines.serial_line import open_serial_client, open_serial_station, parse_kiss_tcp, parse_serial
 from shared.transports.options import ClientOptions, StationOptions
-from shared.transports.serial_line import open_serial_client, open_serial_station, parse_kiss_tcp, parse_serial
 from tests.transports.delivery import LIMIT, brisk, deliver, driven, some_pictures
 from tests.transports.line_fakes import Cable, FakeTnc
 

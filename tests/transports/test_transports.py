@@ -18,18 +18,12 @@ from shared.link.keys import ListedSender
 from shared.link.plain import PlainSender
 from shared.link.sealed import SealedSender
 from shared.link.sealed_gate import SealedGate
-from shared.transports import (
-    ClientTransport,
-    StationTransport,
-    bonded,
-    memory,
-    mqtt,
-    mqtt_connection,
-    open_client,
-    open_station,
-    udp,
-    zeromq_client,
-)
+from shared.transports import ClientTransport, StationTransport, memory, open_client, open_station
+from shared.transports.bonding import client as bonded
+from shared.transports.mqtt import connection as mqtt_connection
+from shared.transports.mqtt import ends as mqtt
+from shared.transports.udp import ends as udp
+from shared.transports.zeromq import client as zeromq_client
 from tests.transports.delivery import LIMIT, brisk, carried, deliver, driven, layers_of, some_pictures, stored, until
 from tests.transports.kinds import KINDS, NOT_ASKED, UNREAD, Behaviour, Kind, Nobody, asked
 from tests.transports.places import GROUND, SENDERS

@@ -15,8 +15,8 @@ from shared.transports.byte_queue import COST_OF_A_PACKET, ByteQueue
 from shared.transports.options import tell_nobody
 from shared.transports.pacing import Pacer
 from shared.transports.trouble import Trouble
-from shared.transports.udp import UdpClient, UdpStation
-from shared.transports.udp_options import UdpOptions
+from shared.transports.udp.ends import UdpClient, UdpStation
+from shared.transports.udp.settings import UdpOptions
 
 LIMIT = 60.0
 PACKET = bytes([0x80]) + bytes(299)

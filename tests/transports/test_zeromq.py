@@ -14,9 +14,9 @@ from shared.link.keys import Role, SecretKey
 from shared.transports.address import parse_address
 from shared.transports.options import ClientOptions, StationOptions
 from shared.transports.zeromq import ZeroMQClient, ZeroMQStation, open_zeromq_client, open_zeromq_station
-from shared.transports.zeromq_credit import ANSWER_WINDOW, Allowance, Grant, Hello, Tally, parse_message, window_for
-from shared.transports.zeromq_peers import Limits, Peers
-from shared.transports.zeromq_socket import BackOff, heartbeat_seconds
+from shared.transports.zeromq.credit import ANSWER_WINDOW, Allowance, Grant, Hello, Tally, parse_message, window_for
+from shared.transports.zeromq.peers import Limits, Peers
+from shared.transports.zeromq.sockets import BackOff, heartbeat_seconds
 
 LIMIT = 60.0
 PACKET = bytes([0x80]) + bytes(999)

@@ -10,8 +10,8 @@ from typing import Self
 
 from shared.errors import PinholeError
 from shared.transports.base import LARGEST_PACKET, ClientTransport
-from shared.transports.bond_choice import LinkChoice, Mode
-from shared.transports.byte_stream import Inbox
+from shared.transports.bonding.choice import LinkChoice, Mode
+from shared.transports.lines.byte_stream import Inbox
 from shared.transports.together import run_together
 
 PATIENCE = 30.0

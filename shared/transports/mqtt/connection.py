@@ -27,10 +27,10 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shared.errors import CorruptDataError, PinholeError
 from shared.link.keys import Role
-from shared.transports.mqtt_broker import Broker
-from shared.transports.mqtt_end import EndPoint, Filters, Listener, Message, MqttCounts
-from shared.transports.mqtt_presence import Presence, State, encode_presence, parse_presence
-from shared.transports.mqtt_reasons import (
+from shared.transports.mqtt.broker import Broker
+from shared.transports.mqtt.endpoint import EndPoint, Filters, Listener, Message, MqttCounts
+from shared.transports.mqtt.presence import Presence, State, encode_presence, parse_presence
+from shared.transports.mqtt.reasons import (
     FAILURE,
     NO_MATCHING_SUBSCRIBERS,
     Reason,
@@ -204,7 +204,7 @@ class Connection:
         self._changed.set()
         self._listener.on_end()
 
-    # What the broker tells; see `shared.transports.mqtt_broker.BrokerWatch`.
+    # What the broker tells; see `shared.transports.mqtt.broker.BrokerWatch`.
 
     def on_message(self, topic: str, payload: bytes, *, retained: bool) -> None:
         """A message came in."""

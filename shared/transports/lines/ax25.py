@@ -9,7 +9,7 @@ An address is six characters, each shifted left by a bit and padded by spaces, a
 
 import re
 
-from shared.transports.framing import Framing
+from shared.transports.lines.framing import Framing
 
 _ADDRESS_BYTES = 7
 _MOST_ADDRESSES = 10

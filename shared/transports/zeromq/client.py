@@ -14,8 +14,8 @@ from shared.transports.base import LARGEST_PACKET
 from shared.transports.byte_queue import ByteQueue
 from shared.transports.options import ClientOptions
 from shared.transports.trouble import Trouble
-from shared.transports.zeromq_connection import Connection
-from shared.transports.zeromq_credit import (
+from shared.transports.zeromq.connection import Connection
+from shared.transports.zeromq.credit import (
     ANSWER_WINDOW,
     LARGEST_WINDOW,
     Allowance,
@@ -25,8 +25,8 @@ from shared.transports.zeromq_credit import (
     parse_message,
     window_for,
 )
-from shared.transports.zeromq_curve import CURVE_OPTIONS, demand_curve, seal_client, wants_curve
-from shared.transports.zeromq_socket import BackOff, client_socket, end_context
+from shared.transports.zeromq.curve import CURVE_OPTIONS, demand_curve, seal_client, wants_curve
+from shared.transports.zeromq.sockets import BackOff, client_socket, end_context
 
 _LINGER = 1000
 _ATTEMPT_AT_MOST = 60.0

@@ -19,9 +19,9 @@ from urllib.parse import unquote
 
 from shared.errors import PinholeError
 from shared.transports.address import Address, parse_address
-from shared.transports.mqtt_presence import LONGEST_GROUP, is_group_name
-from shared.transports.mqtt_shards import ALL_SHARDS
-from shared.transports.mqtt_topics import DEFAULT_PREFIX, SHARDS, Topics
+from shared.transports.mqtt.presence import LONGEST_GROUP, is_group_name
+from shared.transports.mqtt.shards import ALL_SHARDS
+from shared.transports.mqtt.topics import DEFAULT_PREFIX, SHARDS, Topics
 
 _COMMON = ("keepalive", "timeout", "receive_maximum", "session_expiry")
 _OF_SENDERS = ("qos_base", "qos_refinements")

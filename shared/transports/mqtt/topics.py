@@ -5,11 +5,11 @@ Under a prefix, ``pinhole`` unless the address names another:
 * ``v2/up/<shard>/<sender>/<layer>``: a sender's packets, ``base`` or ``refinement``, so that access lists and other
   readers can tell them apart without opening them;
 * ``v2/down/<sender>``: what stations answer;
-* ``v2/state/<role>/<id>/<birth or death>``: presence, see `shared.transports.mqtt_presence`.
+* ``v2/state/<role>/<id>/<birth or death>``: presence, see `shared.transports.mqtt.presence`.
 
 Ids are eight lower-case hexadecimal digits. The shard, 0 to 15, follows from the sender's id, so all packets of a
 sender have the same one: stations that share the work divide shards, never a sender (see
-`shared.transports.mqtt_shards`).
+`shared.transports.mqtt.shards`).
 """
 
 import zlib

@@ -18,10 +18,10 @@ import serial
 
 from shared.errors import PinholeError
 from shared.transports.address import Address, parse_address
-from shared.transports.ax25 import HEADER_BYTES, Ax25Framing, encode_call_sign
 from shared.transports.base import LARGEST_PACKET
-from shared.transports.byte_stream import Line, StreamClient, StreamEnd, StreamStation
-from shared.transports.framing import (
+from shared.transports.lines.ax25 import HEADER_BYTES, Ax25Framing, encode_call_sign
+from shared.transports.lines.byte_stream import Line, StreamClient, StreamEnd, StreamStation
+from shared.transports.lines.framing import (
     FULL_DUPLEX,
     PERSISTENCE,
     SLOT_TIME,
@@ -31,10 +31,10 @@ from shared.transports.framing import (
     KissFraming,
     TncParameter,
 )
-from shared.transports.line_pace import LinePace, Turns
+from shared.transports.lines.pace import LinePace, Turns
+from shared.transports.lines.serial_port import SerialPort
+from shared.transports.lines.tcp_line import connect_tcp_line
 from shared.transports.options import ClientOptions, StationOptions
-from shared.transports.serial_port import SerialPort
-from shared.transports.tcp_line import connect_tcp_line
 
 KISS_PORT = 8001
 """Where direwolf listens for KISS."""

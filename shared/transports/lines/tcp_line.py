@@ -16,7 +16,7 @@ _LINGER = 1.0
 
 
 class TcpLine(asyncio.Protocol):
-    """See `shared.transports.byte_stream.Line`; open it with `connect_tcp_line`."""
+    """See `shared.transports.lines.byte_stream.Line`; open it with `connect_tcp_line`."""
 
     def __init__(self, url: str, on_data: Callable[[bytes], None], on_end: Callable[[str], None]) -> None:
         self._url = url

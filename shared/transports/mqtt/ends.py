@@ -1,6 +1,6 @@
 """MQTT transport: senders and stations meet at a broker (MQTT version 5, OASIS standard of 2019), through aiomqtt.
 
-Topics are described in `shared.transports.mqtt_topics`, presence in `mqtt_presence`, sharing among stations in
+Topics are described in `shared.transports.mqtt.topics`, presence in `mqtt_presence`, sharing among stations in
 `mqtt_shards`, the address's options in `mqtt_settings`, the life of a connection in `mqtt_connection`.
 
 What is done with care:
@@ -30,13 +30,13 @@ from shared.errors import CorruptDataError
 from shared.link.keys import Role
 from shared.transports.address import Address, resolve
 from shared.transports.base import LARGEST_PACKET
-from shared.transports.mqtt_connection import Connection
-from shared.transports.mqtt_end import EndPoint, Filters, MqttCounts
-from shared.transports.mqtt_presence import Presence, PresenceTable
-from shared.transports.mqtt_reasons import RefusedError, read_password
-from shared.transports.mqtt_settings import MqttSettings, parse_mqtt, read_settings
-from shared.transports.mqtt_shards import ALL_SHARDS, own_shards
-from shared.transports.mqtt_topics import SHARDS, StateTopic
+from shared.transports.mqtt.connection import Connection
+from shared.transports.mqtt.endpoint import EndPoint, Filters, MqttCounts
+from shared.transports.mqtt.presence import Presence, PresenceTable
+from shared.transports.mqtt.reasons import RefusedError, read_password
+from shared.transports.mqtt.settings import MqttSettings, parse_mqtt, read_settings
+from shared.transports.mqtt.shards import ALL_SHARDS, own_shards
+from shared.transports.mqtt.topics import SHARDS, StateTopic
 from shared.transports.options import ClientOptions, StationOptions
 
 _UNSENT_SECONDS = 4.0

@@ -22,7 +22,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shared.transports.base import LARGEST_PACKET
-from shared.transports.mqtt_reasons import FAILURE, ClosedEarlyError, RefusedError, refusal
+from shared.transports.mqtt.reasons import FAILURE, ClosedEarlyError, RefusedError, refusal
 
 _Result = TypeVar("_Result")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from shared.transports.byte_queue import COST_OF_A_PACKET
-from shared.transports.zeromq_credit import ANSWER_WINDOW, LARGEST_WINDOW, Allowance, Hello, Tally
+from shared.transports.zeromq.credit import ANSWER_WINDOW, LARGEST_WINDOW, Allowance, Hello, Tally
 
 _QUEUED_OF_ONE = 1 << 20
 """Bytes: a window of packets of 48 bytes, with what each of them costs beside its own."""

@@ -14,10 +14,10 @@ from shared.errors import PinholeError
 from shared.transports.address import Address, bracketed, cannot_listen, resolve
 from shared.transports.base import LARGEST_PACKET
 from shared.transports.options import StationOptions
-from shared.transports.zeromq_credit import Grant, Hello, Tally, parse_message
-from shared.transports.zeromq_curve import CURVE_OPTIONS, Gatekeeper, demand_curve, wants_curve
-from shared.transports.zeromq_peers import Limits, Peers
-from shared.transports.zeromq_socket import end_context, station_socket
+from shared.transports.zeromq.credit import Grant, Hello, Tally, parse_message
+from shared.transports.zeromq.curve import CURVE_OPTIONS, Gatekeeper, demand_curve, wants_curve
+from shared.transports.zeromq.peers import Limits, Peers
+from shared.transports.zeromq.sockets import end_context, station_socket
 
 _READ_AT_ONCE = 32
 _HANDSHAKE_FAILURES: int = (

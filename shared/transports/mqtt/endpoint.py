@@ -12,7 +12,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shared.link.keys import Role
 from shared.transports.address import Address
-from shared.transports.mqtt_settings import MqttSettings
+from shared.transports.mqtt.settings import MqttSettings
 from shared.transports.options import Report, TlsOptions
 
 Filters = Sequence[tuple[str, SubscribeOptions]]
@@ -92,7 +92,7 @@ class Listener(Protocol):
     """The transport that uses the connection."""
 
     def on_message(self, topic: str, payload: bytes, *, retained: bool) -> None:
-        """As for `shared.transports.mqtt_broker.BrokerWatch`."""
+        """As for `shared.transports.mqtt.broker.BrokerWatch`."""
 
     def on_end(self) -> None:
         """The connection is closed and will not come back."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import serial
 
 from shared.errors import PinholeError
-from shared.transports.line_pace import LinePace, Turns
+from shared.transports.lines.pace import LinePace, Turns
 
 _READ = 65536
 _CC = 6
@@ -22,7 +22,7 @@ _LINGER = 1.0
 
 
 class SerialPort:
-    """See `shared.transports.byte_stream.Line`. Made in a running event loop; owns the port from then on.
+    """See `shared.transports.lines.byte_stream.Line`. Made in a running event loop; owns the port from then on.
 
     Args:
         port: open, without time-outs.

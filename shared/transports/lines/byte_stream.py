@@ -6,7 +6,7 @@ from typing import Protocol
 
 from shared.errors import PinholeError
 from shared.transports.byte_queue import ByteQueue
-from shared.transports.framing import Framing
+from shared.transports.lines.framing import Framing
 
 QUEUED_BYTES = 256 * 1024
 _PATH = "line"

@@ -25,7 +25,7 @@ import msgpack
 
 from shared.errors import CorruptDataError
 from shared.link.keys import Role
-from shared.transports.mqtt_topics import SHARDS, StateTopic
+from shared.transports.mqtt.topics import SHARDS, StateTopic
 
 _LARGEST = 2**32 - 1
 LONGEST_GROUP = 64

@@ -16,8 +16,8 @@ from shared.transports.byte_queue import ByteQueue
 from shared.transports.options import ClientOptions, StationOptions
 from shared.transports.pacing import Pacer
 from shared.transports.trouble import Trouble
-from shared.transports.udp_options import UdpOptions, check_fit, client_socket, is_multicast, station_socket
-from shared.transports.udp_socket import UdpCounters, UdpSocket
+from shared.transports.udp.settings import UdpOptions, check_fit, client_socket, is_multicast, station_socket
+from shared.transports.udp.sockets import UdpCounters, UdpSocket
 
 _QUEUED_AT_SENDER = 1 << 18
 _QUEUED_AT_STATION = 1 << 22

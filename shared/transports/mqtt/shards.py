@@ -19,8 +19,8 @@ import hashlib
 from collections.abc import Mapping
 
 from shared.link.keys import Role
-from shared.transports.mqtt_presence import PresenceTable, State
-from shared.transports.mqtt_topics import SHARDS
+from shared.transports.mqtt.presence import PresenceTable, State
+from shared.transports.mqtt.topics import SHARDS
 
 ALL_SHARDS = (1 << SHARDS) - 1
 

@@ -1,0 +1,1 @@
+"""Several links at once for one sender."""

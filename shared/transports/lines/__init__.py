@@ -1,0 +1,1 @@
+"""Byte streams: serial lines, KISS modems, KISS over TCP."""

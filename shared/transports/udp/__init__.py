@@ -1,0 +1,1 @@
+"""UDP datagrams, one packet each."""
