@@ -10,7 +10,7 @@ demo: $(VENV)/.installed-sim
 	$(VENV)/bin/pinhole demo
 
 test: $(VENV)/.installed-all test-programs
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 # Some tests want a real MQTT broker and network namespaces. Without them they are skipped, and say so.
 test-programs:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from shared.errors import PinholeError
-from shared.transports import ClientOptions, StationOptions, open_client, open_station, udp
+from shared.transports import ClientOptions, StationOptions, open_client, open_station
 from shared.transports.address import Address, parse_address
 from shared.transports.byte_queue import COST_OF_A_PACKET, ByteQueue
 from shared.transports.options import tell_nobody
 from shared.transports.pacing import Pacer
 from shared.transports.trouble import Trouble
+from shared.transports.udp import ends as udp
 from shared.transports.udp.ends import UdpClient, UdpStation
 from shared.transports.udp.settings import UdpOptions
 

@@ -1,7 +1,7 @@
 """MQTT transport: senders and stations meet at a broker (MQTT version 5, OASIS standard of 2019), through aiomqtt.
 
-Topics are described in `shared.transports.mqtt.topics`, presence in `mqtt_presence`, sharing among stations in
-`mqtt_shards`, the address's options in `mqtt_settings`, the life of a connection in `mqtt_connection`.
+Topics are described in `shared.transports.mqtt.topics`, presence in `presence`, sharing among stations in
+`shards`, the address's options in `settings`, the life of a connection in `connection`.
 
 What is done with care:
 
