@@ -67,7 +67,7 @@ class RelayCounters:
         ]
         return (
             f"{self.up} packets ({self.up_bytes} bytes) passed on, {self.down} ({self.down_bytes} bytes) back, "
-            f"of {self.paths} paths; dropped: {', '.join(dropped) or 'none'}"
+            f"on {self.paths} {'path' if self.paths == 1 else 'paths'}; dropped: {', '.join(dropped) or 'none'}"
             + (f"; the station's side failed {self.outages} times" if self.outages else "")
         )
 

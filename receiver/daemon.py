@@ -25,6 +25,7 @@ from receiver.pictures import PictureKey
 from receiver.status import Reporter, Status
 from shared.errors import PinholeError
 from shared.link.events import LayerReceived
+from shared.link.gilbert import TELLING_PACKETS
 from shared.link.station import Station
 from shared.transports.drive import drive_station
 
@@ -144,7 +145,11 @@ class Receiver:
     def channel(self, sender: int) -> str:
         """What the way from a sender does to packets, in words; empty while it is not known."""
         fit = self._station.channel(sender, self._clock())
-        return "" if fit is None else f"{100 * fit.loss:.1f} % in bursts of {fit.burst:.1f}"
+        return (
+            ""
+            if fit is None or fit.packets < TELLING_PACKETS
+            else f"{100 * fit.loss:.1f} % in bursts of {fit.burst:.1f}"
+        )
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Receive until ``stop`` is set or the receiver was idle for long enough, then close everything.

@@ -183,7 +183,8 @@ class Listeners:
 
 def _again(asked: str, taken: str) -> str:
     """The URL to open again: as it was asked for, with the port that was taken where any free one was wanted."""
-    return taken if urlsplit(asked).netloc.endswith(":0") else asked
+    parts = urlsplit(asked)
+    return parts._replace(netloc=urlsplit(taken).netloc).geturl() if parts.netloc.endswith(":0") else asked
 
 
 def _in_words(peer: object) -> str:

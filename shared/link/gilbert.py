@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from shared.errors import CorruptDataError
 
+TELLING_PACKETS = 300
+"""Packets from which on an estimate says more of the channel than of the caution in it, and may be shown to people."""
+
 LONGEST_RUN = 256
 """Counters missing in a row that still count as lost. More is an outage, against which no code helps."""
 

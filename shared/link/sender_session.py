@@ -11,6 +11,7 @@ from shared.link.control import Echo, Report, Request, parse_report
 from shared.link.envelope import SenderEnvelope
 from shared.link.events import LayerAcknowledged, LayerSent, SenderEvent
 from shared.link.frames import LARGEST_LAYER, LARGEST_SEQUENCE, MOST_LAYERS, Piece
+from shared.link.gilbert import TELLING_PACKETS
 from shared.link.introduction import Introduction
 from shared.link.outstanding import Outstanding
 from shared.link.packet import (
@@ -341,7 +342,8 @@ class SenderSession:
         if report.echo is not None:
             self._measure(report.echo, now)
         if report.fit is not None:
-            self.statistics.loss, self.statistics.burst = report.fit.loss, report.fit.burst
+            if report.fit.packets >= TELLING_PACKETS:
+                self.statistics.loss, self.statistics.burst = report.fit.loss, report.fit.burst
             self._parity.note_fit(report.fit, now)
         for sequence, layers in report.acknowledged:
             for layer in range(MOST_LAYERS):

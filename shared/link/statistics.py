@@ -30,7 +30,7 @@ class SenderStatistics:
         layers_withdrawn: layers given up by the owner.
         resets_received: times that a station said it does not know this session.
         round_trip: smoothed round-trip time in seconds, None before the first measurement.
-        loss: share of packets lost on the way to the station, as it last reported, None before.
+        loss: share of packets lost on the way to the station, as last reported; None while that rests on few packets.
         burst: mean number of packets lost in a row, likewise.
     """
 

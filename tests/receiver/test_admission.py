@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from receiver.admission import Admission, SessionMemory, default_state, state_name, tell_refusals
-from receiver.listeners import Listeners
+from receiver.listeners import Listeners, _again
 from receiver.listeners import Path as WayBack
 from shared.allowlist import AllowListFile, allow, revoke
 from shared.errors import PinholeError
@@ -155,6 +155,11 @@ class Unplugged:
 
     async def close(self) -> None:
         pass
+
+
+def test_a_listener_on_any_free_port_comes_back_on_the_same_one_with_its_options() -> None:
+    assert _again("udp://127.0.0.1:0?mtu=300", "udp://127.0.0.1:4711") == "udp://127.0.0.1:4711?mtu=300"
+    assert _again("udp://127.0.0.1:9?mtu=300", "udp://127.0.0.1:9") == "udp://127.0.0.1:9?mtu=300"
 
 
 def test_a_listener_that_fails_is_opened_again_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
