@@ -145,11 +145,9 @@ class Receiver:
     def channel(self, sender: int) -> str:
         """What the way from a sender does to packets, in words; empty while it is not known."""
         fit = self._station.channel(sender, self._clock())
-        return (
-            ""
-            if fit is None or fit.packets < TELLING_PACKETS
-            else f"{100 * fit.loss:.1f} % in bursts of {fit.burst:.1f}"
-        )
+        if fit is None or fit.packets < TELLING_PACKETS:
+            return ""
+        return f"{100 * fit.loss:.1f} % in bursts of {fit.burst:.1f}"
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Receive until ``stop`` is set or the receiver was idle for long enough, then close everything.

@@ -369,6 +369,6 @@ def test_the_command_relays_until_it_is_told_to_stop(repository: Path) -> None:
         await ground.close()
         assert process.returncode == 0, errors
         assert f"relaying from udp://127.0.0.1:{port}" in errors
-        assert "of 1 paths; dropped: none" in errors
+        assert "on 1 path; dropped: none" in errors
 
     asyncio.run(scenario())
