@@ -6,6 +6,24 @@ LONGEST_WAIT = 120.0
 _TO_ANSWER = 1.0
 """Seconds that a station may take to store a layer and gather its answers, which the measurement leaves out."""
 
+_PACKETS_TIMED = 4096
+
+
+class SentPackets:
+    """When the latest packets were sent, by their counters."""
+
+    def __init__(self) -> None:
+        self._at: dict[int, float] = {}
+
+    def note(self, counter: int, now: float) -> None:
+        """A packet goes out at ``now`` seconds."""
+        self._at[counter] = now
+        self._at.pop(counter - _PACKETS_TIMED, None)
+
+    def of(self, counter: int) -> float | None:
+        """Seconds at which a packet went out, None if that was long ago or never."""
+        return self._at.get(counter)
+
 
 class RoundTrip:
     """Smoothed round-trip time of a session.

@@ -29,10 +29,10 @@ from shared.link.packet import (
 from shared.link.parity import AdaptiveParity, FixedParity, ParityPlan
 from shared.link.patience import Patience
 from shared.link.plain import PlainSender
+from shared.link.round_trip import SentPackets
 from shared.link.send_queue import Choice, SendQueue
 from shared.link.statistics import SenderStatistics
 
-_PACKETS_TIMED = 4096
 _SMALL_SYMBOL = 64
 """Bytes up to which a question carries a symbol, in case that is what the station lacks."""
 
@@ -66,7 +66,7 @@ class SenderSession:
         self._introduction = Introduction(envelope, config.packet_bytes, simplex=config.simplex)
         self._outstanding = Outstanding()
         self._events: deque[SenderEvent] = deque()
-        self._sent_at: dict[int, float] = {}
+        self._times = SentPackets()
         self._known = False
         self._last_reset = -float("inf")
         self._now = now
@@ -241,8 +241,7 @@ class SenderSession:
     def _send_hello(self) -> OutgoingPacket:
         data = self._introduction.take()
         self._pay(len(data))
-        self._count_packet(data)
-        self.statistics.question_bytes_sent += len(data)
+        self.statistics.count_hello(len(data))
         return OutgoingPacket(data, 0)
 
     def _send(self, choice: Choice) -> OutgoingPacket:
@@ -267,9 +266,10 @@ class SenderSession:
         counter = self._envelope.sent
         body = encode_data(packet)
         data = self._envelope.wrap(packet.flags, body, known=self._counts_as_known(len(body)))
-        self._count_packet(data)
-        self._count_symbol(block, index, len(data))
-        self._note_time(counter)
+        self.statistics.count_symbol(block, index, len(data))
+        block.sent.add(index)
+        if not self.config.simplex:
+            self._times.note(counter, self._now)
         self._introduction.sent(len(data))
         block.last_sent = self._now
         if self.config.simplex:
@@ -282,30 +282,6 @@ class SenderSession:
         """A block may have waited long since it was closed; what is known of the channel now decides its parity."""
         if block.coded and self._parity.follows:
             block.plan_repairs(self._parity.repairs(block.priority, block.k, self._now))
-
-    def _count_packet(self, data: bytes) -> None:
-        self.statistics.packets_sent += 1
-        self.statistics.bytes_sent += len(data)
-
-    def _count_symbol(self, block: OutgoingBlock, index: int, size: int) -> None:
-        if index == QUESTION:
-            self.statistics.question_bytes_sent += size
-        elif index in block.sent:
-            self.statistics.symbols_resent += 1
-        elif index < block.k:
-            self.statistics.source_symbols_sent += 1
-        else:
-            self.statistics.repair_symbols_sent += 1
-        if index != QUESTION:
-            symbol = block.symbol_bytes(index)
-            self.statistics.source_bytes_sent += symbol if index < block.k else 0
-            self.statistics.repair_bytes_sent += symbol if index >= block.k else 0
-            block.sent.add(index)
-
-    def _note_time(self, counter: int) -> None:
-        if not self.config.simplex:
-            self._sent_at[counter] = self._now
-            self._sent_at.pop(counter - _PACKETS_TIMED, None)
 
     def _report_sent(self, block: OutgoingBlock) -> None:
         """Simplex: tell of the layers whose last packet this was."""
@@ -369,8 +345,7 @@ class SenderSession:
 
     def _measure(self, echo: Echo, now: float) -> None:
         """Take the round trip of the packet that the station heard last; every packet has a counter of its own."""
-        counter = unwrap_counter(echo.counter, self._envelope.sent, COUNTERS)
-        sent = self._sent_at.get(counter)
+        sent = self._times.of(unwrap_counter(echo.counter, self._envelope.sent, COUNTERS))
         if sent is not None:
             self._patience.round_trip.measure(now - sent - echo.held / 1000)
             self.statistics.round_trip = self._patience.round_trip.smoothed

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Self
 
+from shared.link.blocks import QUESTION, OutgoingBlock
 from shared.link.envelope import Cause
 
 
@@ -55,6 +56,30 @@ class SenderStatistics:
     round_trip: float | None = None
     loss: float | None = None
     burst: float | None = None
+
+    def count_hello(self, size: int) -> None:
+        """A hello packet of ``size`` bytes goes out."""
+        self.packets_sent += 1
+        self.bytes_sent += size
+        self.question_bytes_sent += size
+
+    def count_symbol(self, block: OutgoingBlock, index: int, size: int) -> None:
+        """A packet of ``size`` bytes goes out, with symbol ``index`` of a block or the question about it."""
+        self.packets_sent += 1
+        self.bytes_sent += size
+        if index == QUESTION:
+            self.question_bytes_sent += size
+            return
+        if index < block.k:
+            self.source_bytes_sent += block.symbol_bytes(index)
+        else:
+            self.repair_bytes_sent += block.symbol_bytes(index)
+        if index in block.sent:
+            self.symbols_resent += 1
+        elif index < block.k:
+            self.source_symbols_sent += 1
+        else:
+            self.repair_symbols_sent += 1
 
 
 @dataclass
