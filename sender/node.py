@@ -23,6 +23,7 @@ from sender.source import Capture
 from sender.spool import Backlog, Spool, SpoolError, SpoolFullError
 from sender.units import counted, format_bytes
 from shared.errors import PinholeError
+from shared.link.adaptation import make_table
 from shared.link.config import LinkConfig
 from shared.link.envelope import SenderEnvelope
 from shared.link.events import SenderEvent
@@ -112,7 +113,7 @@ class SenderNode:
         self.station_away = False
         self._intake = intake
         self._spool = spool
-        self._simplex = link.simplex
+        self._link = link
         self._open_transport = open_transport
         self._settings = settings or NodeSettings()
         self._report = report
@@ -153,6 +154,7 @@ class SenderNode:
             PinholeError: if the transport's address is of no use, or the spool cannot be used any more.
         """
         transport = await self._open_transport()
+        table = asyncio.create_task(self._make_table())
         self._changed.set()  # what an earlier run left behind
         if self.backlog.pictures:
             left = self.backlog
@@ -172,11 +174,16 @@ class SenderNode:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(table, *tasks, return_exceptions=True)
             self._encoder_thread.shutdown()
             await self._settle()
             self._disk_thread.shutdown()
         return self.counters
+
+    async def _make_table(self) -> None:
+        """Have the choice of parity ready before the first report, without holding anything up."""
+        if self._link.adapt and not self._link.simplex:
+            await asyncio.to_thread(make_table, (self._link.base_target, self._link.target))
 
     async def _wait_for_end(self) -> None:
         await self._finished.wait()
@@ -274,7 +281,7 @@ class SenderNode:
         self._feed.settled(layers)
         for picture in done:
             self.counters.done += 1
-            how = "sent" if self._simplex else "acknowledged"
+            how = "sent" if self._link.simplex else "acknowledged"
             self._report(f"{picture.name}: picture {picture.sequence} {how} after {picture.age:.1f} s")
 
     def _on_event(self, event: SenderEvent) -> None:
@@ -325,7 +332,7 @@ class SenderNode:
                 if self.station_away:
                     self.station_away = False
                     self._report("the station answers again")
-            elif not self._simplex and not self.station_away and now - waiting_since >= self._settings.silence:
+            elif not self._link.simplex and not self.station_away and now - waiting_since >= self._settings.silence:
                 self.station_away = True
                 self._report(
                     f"the station has not answered for {self._settings.silence:g} s; "

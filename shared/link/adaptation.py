@@ -314,6 +314,15 @@ class Adaptation:
         return min(costs, default=None)
 
 
+def make_table(targets: tuple[float, float]) -> None:
+    """Make all rows for these targets now, at the start, rather than each when its loss is first met.
+
+    Half a second or so; may run in another thread.
+    """
+    for loss in range(len(LOSSES)):
+        _table(loss, targets)
+
+
 @lru_cache(maxsize=4 * len(LOSSES))
 def _table(loss: int, targets: tuple[float, ...]) -> NDArray[np.uint8]:
     """The rows of one loss, made when they are first wanted and kept for all sessions: (targets, rounds, bursts, k)."""

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import PinholeError
-from shared.link.adaptation import BURSTS, LOSSES, Adaptation, AdaptationConfig, Choice
+from shared.link.adaptation import BURSTS, LOSSES, Adaptation, AdaptationConfig, Choice, _table, make_table
 from shared.link.gilbert import GilbertFit, LossObserver
 from shared.link.residual import block_failure
 from sim.interleaving import lost_packets
@@ -309,3 +309,15 @@ def test_settings_out_of_range_are_refused(changes: dict[str, object]) -> None:
 def test_blocks_that_cannot_be_are_refused(k: int) -> None:
     with pytest.raises(ValueError, match="no block"):
         settled(good(0.1)).parity_symbols(0, k, 0.0)
+
+
+def test_the_whole_table_can_be_made_beforehand() -> None:
+    _table.cache_clear()
+    make_table((0.002, 0.02))
+    made = _table.cache_info()
+    assert (made.currsize, made.misses) == (len(LOSSES), len(LOSSES))
+    choosing = Adaptation(AdaptationConfig(targets=(0.002, 0.02)))
+    for loss in (0.0, 0.04, 0.3):
+        choosing.note_fit(GilbertFit(loss, 2.0, 2000), 0.0)
+        choosing.parity_symbols(0, 12, 0.0)
+    assert _table.cache_info().misses == len(LOSSES)
