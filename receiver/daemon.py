@@ -185,6 +185,9 @@ class Receiver:
 
     def _acknowledge(self, layer: ReceivedLayer) -> None:
         self._unacknowledged.append(layer)
+        self._acknowledge_stored()
+
+    def _acknowledge_stored(self) -> None:
         # What is acknowledged is never sent again, so its session must be one that a restart still knows.
         if self._admission is not None and not self._admission.before_acknowledging():
             return
@@ -206,6 +209,9 @@ class Receiver:
             tell_refusals(self._station, self._report, self._listeners.where)
             if self._admission is not None:
                 self._admission.tick(self._station, now)
+            if self._unacknowledged:
+                # The session could not be remembered when these were stored, and perhaps nothing new comes.
+                self._acknowledge_stored()
             if self._listeners.packets != packets:
                 packets, last_packet = self._listeners.packets, now
             until_idle = self._config.until_idle

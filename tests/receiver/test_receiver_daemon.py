@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from receiver.admission import Admission
 from receiver.archive import Archive
 from receiver.daemon import Receiver, ReceiverConfig
 from receiver.engine import LocalEngine
@@ -41,10 +42,17 @@ class Lines:
 class Running:
     """A receiver in this process, listening on a real ZeroMQ and a real UDP socket."""
 
-    def __init__(self, folder: Path, decoder: FakeDecoder, config: ReceiverConfig = CONFIG) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        decoder: FakeDecoder,
+        config: ReceiverConfig = CONFIG,
+        admission: Admission | None = None,
+    ) -> None:
         self.archive_url = str(folder / "archive")
         self.decoder = decoder
         self.config = config
+        self.admission = admission
         self.tcp = f"tcp://127.0.0.1:{free_port()}"
         self.udp = f"udp://127.0.0.1:{free_port(socket.SOCK_DGRAM)}"
         self.lines = Lines()
@@ -61,6 +69,7 @@ class Running:
             station=Station(LinkConfig(), now=loop.time()),
             listeners=await Listeners.open([self.tcp, self.udp]),
             report=self.lines,
+            admission=self.admission,
             clock=loop.time,
         )
         task = asyncio.create_task(self.receiver.run(self.stop))
@@ -318,5 +327,37 @@ def test_a_port_in_use_is_one_clear_error_and_leaves_the_others_free(tmp_path: P
                 await Listeners.open([free, used])
         listeners = await Listeners.open([free])
         await listeners.close()
+
+    asyncio.run(run())
+
+
+class Forgetful(Admission):
+    """Cannot store which sessions are old for the first few times that it is asked."""
+
+    def __init__(self) -> None:
+        self.refusals = 12
+
+    def tick(self, station: Station, now: float) -> None:
+        pass
+
+    def before_acknowledging(self) -> bool:
+        self.refusals -= 1
+        return self.refusals < 0
+
+    def close(self) -> None:
+        pass
+
+
+def test_layers_stored_while_their_session_could_not_be_remembered_are_acknowledged_later(tmp_path: Path) -> None:
+    async def run() -> None:
+        forgetful = Forgetful()
+        async with Running(tmp_path, FakeDecoder(), admission=forgetful).started() as running:
+            async with TestSender().connected(running.tcp) as end:
+                end.submit(1, make_layers(1))
+                await until(lambda: running.receiver.status.layers == 3)
+                assert end.acknowledged == []
+                # Nothing more is sent; what waits is acknowledged all the same.
+                await until(lambda: end.session.backlog_bytes == 0)
+            assert forgetful.refusals < 0
 
     asyncio.run(run())

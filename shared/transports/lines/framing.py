@@ -3,6 +3,7 @@
 The link's checksum or seal tells whether a packet is whole, so framings add none of their own.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -41,7 +42,7 @@ class Framing(Protocol):
         """Take received bytes; returns the packets that they complete, none of them empty."""
 
 
-class _Delimited:
+class _Delimited(ABC):
     """Collects what stands between delimiters, at most so many bytes of it."""
 
     def __init__(self, delimiter: int, longest: int) -> None:
@@ -77,8 +78,9 @@ class _Delimited:
             return
         self._frame += piece
 
+    @abstractmethod
     def _open(self, frame: bytes) -> bytes | None:
-        raise NotImplementedError
+        """The packet in a frame, None if it holds none."""
 
 
 class CobsFraming(_Delimited):
