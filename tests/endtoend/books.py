@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from receiver.pictures import PictureKey
+from receiver.pictures import PictureKey, Stage
 from shared.picture import load_picture
 from tests.endtoend.ends import Ends
-from tests.endtoend.running import until
+from tests.endtoend.running import Running, until
 from tests.endtoend.stand_ins import CheckedEncoder
 from tests.receiver.fake_decoder import FakeDecoder
 
@@ -33,6 +33,15 @@ def until_archived(ends: Ends, layers: int) -> None:
 def until_all_archived(ends: Ends) -> None:
     """Wait until every picture taken so far is in the archive."""
     until_archived(ends, 3 * ends.pictures)
+
+
+def end_when_decoded(ends: Ends, station: Running, stage: Stage = Stage.FULL) -> str:
+    """End a station that has all layers, once it has made pictures of them too; return all that it printed.
+
+    Ended earlier, it would leave the last pictures to its next start.
+    """
+    until(lambda: _decoded(ends, stage) == ends.pictures, "every picture is decoded", lambda: _story(ends))
+    return station.end()
 
 
 def check_books(ends: Ends, expected: Layers | None = None) -> None:
@@ -90,6 +99,15 @@ def _read_index(archive: Path) -> tuple[list[tuple[object, ...]], list[tuple[obj
             "SELECT sender, sequence, layers_have FROM pictures ORDER BY sender, sequence"
         ).fetchall()
     return layers, pictures
+
+
+def _decoded(ends: Ends, stage: Stage) -> int:
+    """How many pictures have been decoded from all their layers."""
+    column = {Stage.PREVIEW: "preview_layers", Stage.FULL: "picture_layers"}[stage]
+    with closing(sqlite3.connect(f"{(ends.archive / 'index.sqlite').as_uri()}?mode=ro", uri=True)) as database:
+        query = f"SELECT count(*) FROM pictures WHERE {column} = layers_total AND layers_have = layers_total"
+        (count,) = database.execute(query).fetchone()
+    return int(count)
 
 
 def _story(ends: Ends) -> str:

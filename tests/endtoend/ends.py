@@ -24,7 +24,7 @@ class Ends:
         real: with real encoder and decoder, and the product's own patience.
     """
 
-    def __init__(self, folder: Path, *, budget: str = "200kbps", real: bool = False) -> None:
+    def __init__(self, folder: Path, *, budget: str = "64kbps", real: bool = False) -> None:
         self.source = folder / "pictures"
         self.spool = folder / "spool"
         self.archive = folder / "archive"

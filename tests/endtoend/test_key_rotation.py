@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tests.endtoend.books import archived_layers, check_books, until_all_archived, until_archived
+from tests.endtoend.books import archived_layers, check_books, end_when_decoded, until_all_archived, until_archived
 from tests.endtoend.ends import Ends
 from tests.endtoend.running import pinhole
 from tests.receiver.sending import free_port
@@ -68,5 +68,5 @@ def test_keys_of_both_ends_change_and_no_picture_is_lost(ends: Ends) -> None:
     assert archived_layers(ends) == 3 * (ends.pictures - 1)
     ends.known_station = "ground2.pub"
     ends.start_sender(url, "--once").ended()
-    station.end()
+    end_when_decoded(ends, station)
     check_books(ends)

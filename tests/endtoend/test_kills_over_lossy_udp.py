@@ -8,7 +8,7 @@ from sim import namespaces
 from sim.channel import ChannelConfig
 from sim.loss import GilbertElliott
 from sim.namespaces import STATION_ADDRESS, EmulatedLink, Side
-from tests.endtoend.books import archived_layers, check_books, until_all_archived, until_archived
+from tests.endtoend.books import archived_layers, check_books, end_when_decoded, until_all_archived, until_archived
 from tests.endtoend.ends import Ends
 
 MISSING = namespaces.what_is_missing()
@@ -49,7 +49,7 @@ def test_every_picture_arrives_once_whoever_is_killed(ends: Ends) -> None:
         ends.take_pictures(4)
         station = ends.start_station(url, launch=there)
         ends.start_sender(url, *SMALL, "--once", launch=here).ended()
-        station.end()
+        end_when_decoded(ends, station)
     check_books(ends)
     if link.statistics is not None:
         forward = link.statistics.forward

@@ -6,7 +6,7 @@ import pytest
 
 from shared.keyfiles import load_secret
 from shared.transports.mqtt.topics import DEFAULT_PREFIX
-from tests.endtoend.books import archived_layers, check_books, until_all_archived, until_archived
+from tests.endtoend.books import archived_layers, check_books, end_when_decoded, until_all_archived, until_archived
 from tests.endtoend.ends import Ends
 from tests.transports.mosquitto import Authority, Mosquitto
 
@@ -81,5 +81,5 @@ def test_every_picture_arrives_once_whoever_is_killed(ends: Ends, tmp_path: Path
         broker.start()
         station = ends.start_station(listen, *of_station)
         ends.start_sender(to, *of_sender, "--once").ended()
-        station.end()
+        end_when_decoded(ends, station)
     check_books(ends)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.endtoend.books import archived_layers, check_books, until_all_archived, until_archived
+from tests.endtoend.books import archived_layers, check_books, end_when_decoded, until_all_archived, until_archived
 from tests.endtoend.ends import Ends
 from tests.endtoend.tcp_cut import TcpCut
 from tests.receiver.sending import free_port
@@ -34,5 +34,5 @@ def test_every_picture_arrives_once_whoever_is_killed(ends: Ends) -> None:
         ends.take_pictures(3)
         station = ends.start_station(listen)
         ends.start_sender(to, "--once").ended()
-        station.end()
+        end_when_decoded(ends, station)
     check_books(ends)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.books import archived_layers, check_books, until_archived
+from receiver.pictures import Stage
+from tests.endtoend.books import archived_layers, check_books, end_when_decoded, until_archived
 from tests.endtoend.ends import Ends
 from tests.endtoend.running import pinhole
 from tests.endtoend.test_kills_over_mqtt import Guarded
@@ -42,7 +43,7 @@ def test_the_commands_bring_every_picture_once_though_they_are_killed(tmp_path: 
             assert archived_layers(ends) < sum(map(len, layers.values()))
             station = ends.start_station(listen, *of_station)
             ends.start_sender(to, *of_sender, "--once").ended()
-            told = station.end()
+            told = end_when_decoded(ends, station, Stage.PREVIEW)
     finally:
         ends.kill_all()
     check_books(ends, layers)

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.endtoend.books import archived_layers, check_books, until_all_archived, until_archived
+from tests.endtoend.books import archived_layers, check_books, end_when_decoded, until_all_archived, until_archived
 from tests.endtoend.ends import Ends
 from tests.endtoend.running import pinhole
 from tests.receiver.sending import free_port
@@ -44,7 +44,7 @@ def test_a_revoked_sender_is_dropped_and_comes_back_when_it_is_allowed_again(end
     ends.kill(sender)
     ends.start_sender(url, "--once").ended()
     assert len(station.said_in("of this kind are only counted")) == len({*_causes(station.said)})
-    station.end()
+    end_when_decoded(ends, station)
     check_books(ends)
 
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from tests.endtoend.books import archived_layers, check_books, until_all_archived, until_archived
+from tests.endtoend.books import archived_layers, check_books, end_when_decoded, until_all_archived, until_archived
 from tests.endtoend.ends import Ends
 from tests.endtoend.running import Running
 from tests.receiver.sending import free_port
@@ -52,5 +52,5 @@ def test_every_picture_arrives_once_whichever_antenna_is_killed(ends: Ends, link
     ends.start_sender(antennas.to, "--links", links, "--once").ended()
     for relay in relays:
         assert "dropped: none" in relay.end()
-    station.end()
+    end_when_decoded(ends, station)
     check_books(ends)

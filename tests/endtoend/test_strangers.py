@@ -16,7 +16,7 @@ from shared.link.keys import Role, SecretKey
 from shared.link.packet import SEALED, VERSION_BITS, VERSION_MASK, encode_reset
 from shared.link.sealed import SealedSender
 from shared.link.sender_session import SenderSession
-from tests.endtoend.books import archived_layers, check_books, until_archived
+from tests.endtoend.books import archived_layers, check_books, end_when_decoded, until_archived
 from tests.endtoend.ends import Ends
 from tests.endtoend.udp_tap import UdpTap
 from tests.receiver.fake_decoder import make_layers
@@ -109,7 +109,7 @@ def test_strangers_leave_no_trace(ends: Ends, tmp_path: Path) -> None:
         sender.ended()
         assert ", 0 acknowledged, 3 wait in the spool" in unlisted.end()
         other.kill_all()
-    told = station.end()
+    told = end_when_decoded(ends, station)
     check_books(ends)
     assert after - before < GROWTH
     dropped = station.said_in("dropped:")

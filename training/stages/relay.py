@@ -21,9 +21,10 @@ from shared.codec.nets.control import ControlModule
 from shared.codec.nets.ddpm import SpacedDdpm
 from shared.errors import UsageError
 from training.judge import Judge, PerceptualTrunk
-from training.models import PocketModels, Prior, guidance_and_content, random_points, signal_share
+from training.models import PocketModels, Prior, random_points, signal_share
 from training.perceptual import StLpips, measure
 from training.pictures import pairs, psnr, random_window
+from training.relay_start import relay_start
 from training.stage import Context, Losses, Stage
 
 
@@ -114,7 +115,10 @@ class RelayStage(Stage):
     Settings = RelaySettings
 
     def __init__(self, settings: RelaySettings, context: Context) -> None:
-        """Build on ``[start]`` codec, prior and control; ``[start] relay`` lets it go on from other weights."""
+        """Build on ``[start]`` codec, prior and control, or on a ``[start] bundle``, which then stands for all three.
+
+        ``[start] relay`` lets it go on from other weights of UNet, control and decoder.
+        """
         self.settings, self.weights = settings, settings.loss
         self.samplers = {}
         for count in {*settings.steps, settings.measured_steps}:
@@ -122,20 +126,13 @@ class RelayStage(Stage):
                 self.samplers[count] = SpacedDdpm(count, settings.begin)
             except ValueError as error:
                 raise UsageError(f"relay: {error}") from error
-        self.codec = settings.model.codec()
-        context.load("codec", self.codec)
-        self.codec.requires_grad_(False).eval().to(context.device).to(memory_format=torch.channels_last)
-        prior = settings.model.prior()
-        context.load("prior", prior)
-        control = settings.model.diffusion.control(prior.unet)
-        context.load("control", control)
-        decoder = LatentDecoder(settings.model.autoencoder)
-        decoder.load_state_dict(self.codec.decoder.state_dict())
+        start = relay_start(settings.model, context)
+        self.latents, prior = start.latents, start.prior
         self.scale = prior.scale.to(context.device)
         self.token = prior.context.to(context.device)
         self.trunk = PerceptualTrunk().to(context.device)
         judge = Judge(self.trunk.judged_channels) if self.weights.adversarial > 0 else None
-        self.trained: Relay = Relay(prior, control, decoder, judge)
+        self.trained: Relay = Relay(prior, start.control, start.decoder, judge)
         if context.has("relay"):
             context.load("relay", self.trained)
         self.trained.to(context.device).to(memory_format=torch.channels_last)
@@ -151,7 +148,7 @@ class RelayStage(Stage):
 
     def _latents(self, pictures: Tensor, point: Tensor, cut: bool) -> tuple[Tensor, Tensor]:
         """Normalised guidance latent and content variable."""
-        guidance, content = guidance_and_content(self.codec, pictures, point, cut)
+        guidance, content = self.latents(pictures, point, cut)
         return self.scale.normalise(guidance), self.scale.normalise(content)
 
     def _estimate(self, relay: Relay, latent: Tensor, timesteps: Tensor, content: Tensor) -> Tensor:
