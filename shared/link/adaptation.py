@@ -25,7 +25,13 @@ from shared.link.gilbert import GilbertFit
 from shared.link.reed_solomon import LONGEST_CODE_WORD
 from shared.link.residual import least_repairs
 
-LOSSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+# fmt: off
+LOSSES = (
+    0.001, 0.0013, 0.0017, 0.0022, 0.0028, 0.0037, 0.005, 0.0065, 0.008,
+    0.01, 0.013, 0.016, 0.02, 0.026, 0.036, 0.05, 0.065, 0.08,
+    0.1, 0.13, 0.16, 0.2, 0.26, 0.36, 0.5,
+)
+# fmt: on
 """Losses of the table; a channel counts as the next worse one."""
 
 BURSTS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2, 4.0, 5.5, 8.0, 12.0, 18.0, 25.0)
@@ -39,9 +45,9 @@ MOST_PARITY = 2
 _TO_ANSWER = 1.0
 """Seconds that a station gathers before it asks."""
 
-# A rise that the error of the fit explains once is believed at once, a fall only if the error cannot explain it.
+# A rise by more than one error of the fit is believed at once. So is a fall, but only when it has lasted.
 _RISE_ERRORS, _LARGEST_RISE = 1.0, math.log(1.5)
-_FALL_ERRORS, _LARGEST_FALL = 3.0, math.log(3.0)
+_FALL_ERRORS, _LARGEST_FALL = 1.0, math.log(3.0)
 _FALL_SECONDS, _FALL_REPORTS = 30.0, 5
 
 _PATIENCE_SECONDS, _PATIENCE_ROUND_TRIPS = 30.0, 4.0
@@ -107,13 +113,14 @@ class Choice(NamedTuple):
 
 
 class _Level:
-    """A place on an axis of the table that follows worse at once and better slowly, one step at a time."""
+    """A place on an axis of the table that follows worse at once, and better when it has been so for a while."""
 
     def __init__(self, grid: Sequence[float]) -> None:
         self._grid = grid
         self.index: int | None = None
         self._better_since: float | None = None
         self._better_reports = 0
+        self._better_than = 0.0
 
     def note(self, value: float, error: float, now: float) -> None:
         """Take a measurement, its relative standard error, and its time in seconds."""
@@ -125,11 +132,12 @@ class _Level:
         elif self.index == 0 or surely_below > self._grid[self.index - 1]:
             self._better_since = None
         elif self._better_since is None:
-            self._better_since, self._better_reports = now, 1
+            self._better_since, self._better_reports, self._better_than = now, 1, surely_below
         else:
             self._better_reports += 1
+            self._better_than = max(self._better_than, surely_below)
             if now - self._better_since >= _FALL_SECONDS and self._better_reports >= _FALL_REPORTS:
-                self.index -= 1
+                self.index = self._ceiling(self._better_than)
                 self._better_since = None
 
     def _ceiling(self, value: float) -> int:
@@ -327,7 +335,11 @@ def make_table(targets: tuple[float, float]) -> None:
 def _table(loss: int, targets: tuple[float, ...]) -> NDArray[np.uint8]:
     """The rows of one loss, made when they are first wanted and kept for all sessions: (targets, rounds, bursts, k)."""
     table = least_repairs((LOSSES[loss],), BURSTS, targets, most_sources=MOST_SOURCE_SYMBOLS, most_rounds=MOST_ROUNDS)
-    return table[:, :, 0]
+    table = table[:, :, 0]
+    # At the same loss shorter bursts hit more blocks, which few repair symbols and a lax target cannot bear; and the
+    # true burst lies between an entry and the one before.
+    table[:, :, 1:] = np.maximum(table[:, :, 1:], table[:, :, :-1])
+    return table
 
 
 def _smoothed(known: float | None, value: float) -> float:
