@@ -8,13 +8,15 @@
     scale         scale of the latents and context token (``scale.*``, ``context``)
     control       ``control.*``, or the bare module
     entropy       the quantise stage's; left out, the codec's own entropy model is quantised as it is
+    bundle        a finished bundle, whose files are taken byte for byte but for unet, control and decoder (`renew`)
 
 Rates are those of the finished bundle on held-out photographs, every byte of a ``.pin`` file counted.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +27,10 @@ from torch import Tensor, nn
 
 from sender.encoder import OnnxEncoder
 from shared.codec.bundle import MANIFEST, find_bundle
+from shared.codec.nets.autoencoder import LatentDecoder
 from shared.codec.pin import frame_bytes
 from shared.errors import PinholeError, UsageError
-from training.bundle_files import TrainedParts, entropy_files, receiver_files, sender_files
+from training.bundle_files import TrainedParts, entropy_files, half, receiver_files, sender_files
 from training.checkpoints import find_checkpoint, load_weights, part, read_average, read_checkpoint
 from training.config import Config
 from training.crops import crop_batches
@@ -35,13 +38,15 @@ from training.data import Photographs
 from training.entropy_costs import EntropyCost, measure_cost
 from training.grids import Grids
 from training.latents import EntropyModel, latent_digest, make_latents
-from training.manifest import make_manifest, model_card
+from training.manifest import CARD, make_manifest, model_card
 from training.models import PocketModels
+from training.renew import renew
 from training.run_stage import open_photographs
+from training.start_bundle import open_start_bundle
 
 DEFAULT_STARTS = {"compression": "codec", "unet": "prior", "scale": "prior", "control": "control"}
 """Parts that must come from somewhere, and the stage they come from unless ``[start]`` says otherwise."""
-PARTS = (*DEFAULT_STARTS, "decoder", "entropy")
+PARTS = (*DEFAULT_STARTS, "decoder", "entropy", "bundle")
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,14 @@ def run(config: Config) -> None:
 
     Raises:
         UsageError: if ``[start]`` names an unknown part, or there is not one name for every operating point.
-        PinholeError: if a checkpoint is missing or does not fit, or the bundle is too large.
+        PinholeError: if a checkpoint or ``[start] bundle`` is missing or does not fit, or the bundle is too large.
     """
     own = config.settings
     assert isinstance(own, Settings)
+    output = Path(own.output) if own.output else config.run / own.bundle
+    if config.start.get("bundle"):
+        renew_bundle(config, output)
+        return
     count = own.model.compression.operating_points
     if len(own.points) != count:
         raise UsageError(
@@ -98,9 +107,41 @@ def run(config: Config) -> None:
     }
     size = require_size(contents, own.largest)
     manifest = make_manifest(own.bundle, own.model, parts, own.points, (own.steps, own.begin), contents)
-    output = Path(own.output) if own.output else config.run / own.bundle
     write_bundle(output, contents, manifest, parts, photographs, own.measured)
     print(f"{output}: {size:.1f} MB in {len(contents)} files")
+
+
+def renew_bundle(config: Config, output: Path) -> None:
+    """Write the bundle that ``[start] bundle`` names with new weights of the receiver; errors as `run`.
+
+    UNet, control and decoder come from where ``[start]`` says, and stay the bundle's where it says nothing. The other
+    parts are the bundle's, whatever ``[start]`` says of them. No photographs are needed: the rates are the bundle's.
+    """
+    own = config.settings
+    assert isinstance(own, Settings)
+    _require_parts(config)
+    bundle = open_start_bundle(config.start["bundle"], own.model)
+    unet = own.model.diffusion.unet()
+    networks: dict[str, tuple[nn.Module, str]] = {
+        "unet": (unet, "receiver/prior.safetensors"),
+        "control": (own.model.diffusion.control(unet), "receiver/control.safetensors"),
+        "decoder": (LatentDecoder(own.model.autoencoder), "receiver/decoder.safetensors"),
+    }
+    receiver: dict[str, bytes] = {}
+    for name, (module, file) in networks.items():
+        if config.start.get(name):
+            _load(config.run, config.start[name], module, name, bare=name == "control")
+            receiver[file] = half(module.state_dict())
+    if not receiver:
+        raise UsageError(
+            f"{config.source}: [start] names a bundle and nothing new; set {', '.join(networks)} to a stage"
+        )
+    contents, manifest, card = renew(bundle, receiver, (own.steps, own.begin))
+    size = require_size(contents, own.largest)
+    with _new_folder(output, contents) as partial:
+        (partial / CARD).write_text(card)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    print(f"{output}: {size:.1f} MB in {len(contents)} files, {len(receiver)} of them new")
 
 
 def require_size(contents: Mapping[str, bytes], largest: float) -> float:
@@ -122,17 +163,12 @@ def load_parts(config: Config) -> TrainedParts:
     """Load every part from where ``[start]`` says; errors as `run`."""
     own = config.settings
     assert isinstance(own, Settings)
-    unknown = sorted(config.start.keys() - set(PARTS))
-    if unknown:
-        raise UsageError(f"{config.source}: [start] {unknown[0]} is no part of a bundle; parts are {', '.join(PARTS)}")
+    _require_parts(config)
     start = {**DEFAULT_STARTS, **config.start}
     start.setdefault("decoder", start["compression"])
 
     def load(module: nn.Module, name: str, prefix: str, bare: bool = False) -> None:
-        weights = read_average(config.run, start[name])
-        where = str(find_checkpoint(config.run, start[name]))
-        chosen = part(weights, f"{prefix}.")
-        load_weights(module, chosen if chosen or not bare else weights, where)
+        _load(config.run, start[name], module, prefix, bare)
 
     codec, prior = own.model.codec(), own.model.prior()
     load(codec.compression, "compression", "compression")
@@ -159,6 +195,19 @@ def load_parts(config: Config) -> TrainedParts:
     return TrainedParts(codec, entropy, grids, prior, control)
 
 
+def _require_parts(config: Config) -> None:
+    unknown = sorted(config.start.keys() - set(PARTS))
+    if unknown:
+        raise UsageError(f"{config.source}: [start] {unknown[0]} is no part of a bundle; parts are {', '.join(PARTS)}")
+
+
+def _load(run: Path, source: str, module: nn.Module, prefix: str, bare: bool = False) -> None:
+    """Give a module the weights below a prefix; or, where ``bare``, all there are if none is below it."""
+    weights = read_average(run, source)
+    chosen = part(weights, f"{prefix}.")
+    load_weights(module, chosen if chosen or not bare else weights, str(find_checkpoint(run, source)))
+
+
 def _context(run: Path, source: str, like: Tensor) -> Tensor:
     context = read_average(run, source).get("context")
     if context is None or context.shape != like.shape:
@@ -175,12 +224,7 @@ def write_bundle(
     measured: int,
 ) -> None:
     """Write the files beside ``output``, measure them there, add manifest and model card, and put them in place."""
-    partial = output.with_name(f".{output.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        for name, data in contents.items():
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            (partial / name).write_bytes(data)
+    with _new_folder(output, contents) as partial:
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         rates, costs = measure_bundle(partial, parts, photographs, measured)
         for point, rate, cost in zip(manifest["operating_points"], rates, costs, strict=True):
@@ -189,8 +233,20 @@ def write_bundle(
         card = model_card(
             manifest, parts.modules(), len(photographs.training), min(measured, len(photographs.validation)), costs
         )
-        (partial / "MODEL_CARD.md").write_text(card)
+        (partial / CARD).write_text(card)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+@contextmanager
+def _new_folder(output: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
+    """Write files into a folder beside ``output`` for more to be added, and put it in place if all went well."""
+    partial = output.with_name(f".{output.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for name, data in contents.items():
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            (partial / name).write_bytes(data)
+        yield partial
         shutil.rmtree(output, ignore_errors=True)
         partial.rename(output)
     except OSError as error:

@@ -16,6 +16,8 @@ from training.bundle_files import TrainedParts
 from training.entropy_costs import EntropyCost
 from training.models import PocketModels
 
+CARD = "MODEL_CARD.md"
+"""The model card's file in a bundle's folder; the manifest does not list it."""
 LATENT_BLOCK = 16
 """Pixels that one position of y spans."""
 
@@ -67,10 +69,13 @@ def make_manifest(
             "compression": dataclasses.asdict(config),
             "diffusion": dataclasses.asdict(model.diffusion),
         },
-        "files": {
-            file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for file, data in contents.items()
-        },
+        "files": file_entries(contents),
     }
+
+
+def file_entries(contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """Return the manifest's ``files``: size and SHA-256 of every file."""
+    return {file: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for file, data in contents.items()}
 
 
 def _short(values: NDArray[np.float64]) -> list[float]:
