@@ -163,7 +163,9 @@ def test_all_is_gone_afterwards() -> None:
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_all_is_gone_when_the_owner_is_killed(end: signal.Signals) -> None:
     code = (
-        "import time; from sim.channel import ChannelConfig; from sim.namespaces import EmulatedLink, Side\n"
+        "import signal, time; from sim.channel import ChannelConfig; from sim.namespaces import EmulatedLink, Side\n"
+        # Whoever runs these tests in the background of a shell has it ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with EmulatedLink(ChannelConfig(), ChannelConfig()) as link:\n"
         "    process = link.run(Side.SENDER, ['sleep', '600'])\n"
         "    print(link.namespace(Side.SENDER), process.pid, flush=True)\n"
