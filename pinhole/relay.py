@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 
 from shared.errors import PinholeError
 from shared.link.packet import SEALED, VERSION_BITS, VERSION_MASK, reset_tag, spoken_versions
-from shared.transports.base import LARGEST_PACKET, ClientTransport, StationTransport
+from shared.transports.base import LARGEST_PACKET, ClientTransport, PacketTooLargeError, StationTransport
 from shared.transports.together import run_together
 
 _SMALLEST_PACKET = 8
@@ -39,6 +39,7 @@ class RelayCounters:
         down_bytes: their bytes.
         foreign: dropped, for they are no packets of this protocol's version or have no such length.
         unsealed: dropped, for only sealed ones are passed on.
+        oversize: dropped, for the way to the station takes no such large ones.
         crowded: dropped, for too many waited already.
         failed: dropped, for a connection failed while it had them.
         paths: senders' addresses seen, each time that one came (back).
@@ -52,6 +53,7 @@ class RelayCounters:
     down_bytes: int = 0
     foreign: int = 0
     unsealed: int = 0
+    oversize: int = 0
     crowded: int = 0
     failed: int = 0
     paths: int = 0
@@ -72,7 +74,13 @@ class RelayCounters:
         )
 
 
-_DROPS = {"foreign": "foreign", "unsealed": "unsealed", "crowded": "for want of room", "failed": "in failures"}
+_DROPS = {
+    "foreign": "foreign",
+    "unsealed": "unsealed",
+    "oversize": "too large for the way",
+    "crowded": "for want of room",
+    "failed": "in failures",
+}
 
 
 @dataclass(frozen=True)
@@ -296,6 +304,13 @@ class Relay:
             try:
                 await transport.send(packet)
                 passed = True
+            except PacketTooLargeError as error:
+                # Anybody can make one; the connection is as good as before.
+                passed = True
+                if not self.counters.oversize:
+                    self._report(f"dropped: {error} (more of this kind are only counted)")
+                self.counters.oversize += 1
+                continue
             finally:
                 upstream.sending = False
                 self.counters.failed += not passed

@@ -1,7 +1,11 @@
 """`pinhole relay`: pass packets on between senders and a station."""
 
 import asyncio
+import hashlib
+import math
 import signal
+import socket
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -9,11 +13,16 @@ from rich.console import Console
 
 from pinhole.relay import Relay, RelaySettings
 from shared.errors import UsageError
-from shared.transports import open_client, open_station
+from shared.transports import ClientOptions, StationOptions, open_client, open_station
 from shared.transports.base import ClientTransport, StationTransport
 
 _LINES = ("serial", "kiss", "kiss+tcp")
 _BROKERS = ("mqtt", "mqtts")
+_PACKET_BYTES = 48
+"""The smallest that a way may be made for: the ends choose the size, and what does not fit a way is counted."""
+
+_SAME_TROUBLE, _OTHER_TROUBLE = 300.0, 10.0
+"""Seconds before the same trouble is told again, and before another one is: each path's connection has its own."""
 
 
 def relay(
@@ -60,15 +69,22 @@ async def run_relay(listen: list[str], to: str, settings: RelaySettings, console
     def tell(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    trouble = _seldom(tell, loop.time)
+    # A broker tells its stations apart by this; so it is the same after a restart, and another one for each relay.
+    place = "\n".join([socket.gethostname(), *listen, to])
+    station = int.from_bytes(hashlib.blake2s(place.encode(), digest_size=4).digest(), "big")
+
     async def open_upstream() -> ClientTransport:
-        return await open_client(to)
+        return await open_client(to, ClientOptions(packet_bytes=_PACKET_BYTES, report=trouble))
 
     listeners: list[StationTransport] = []
     try:
         # A wrong address is told at once, not at the first packet.
         await (await open_upstream()).close()
         for url in listen:
-            listeners.append(await open_station(url))
+            listeners.append(
+                await open_station(url, StationOptions(station=station, packet_bytes=_PACKET_BYTES, report=trouble))
+            )
     except BaseException:
         for listener in listeners:
             await listener.close()
@@ -81,3 +97,15 @@ async def run_relay(listen: list[str], to: str, settings: RelaySettings, console
         await passing.run(stop)
     finally:
         tell(f"relayed: {passing.counters.summary()}")
+
+
+def _seldom(tell: Callable[[str], None], clock: Callable[[], float]) -> Callable[[str], None]:
+    told_at, told = -math.inf, ""
+
+    def report(line: str) -> None:
+        nonlocal told_at, told
+        if clock() - told_at >= (_SAME_TROUBLE if line == told else _OTHER_TROUBLE):
+            told_at, told = clock(), line
+            tell(line)
+
+    return report

@@ -223,10 +223,8 @@ class Receiver:
 
     async def _close(self, tasks: list["asyncio.Task[object]"]) -> bool:
         """Store and acknowledge what has arrived, then end every part; nothing accepted is lost."""
-        self._listeners.close_gate()
         with contextlib.suppress(PinholeError):
-            while self._ingest.waiting and await self._ingest.store_batch():
-                pass
+            await self._ingest.close()
         if tasks and not tasks[0].done():
             self._wake.set()
             await asyncio.sleep(_FAREWELL)

@@ -14,6 +14,9 @@ from receiver.status import Reporter, Status
 _BATCH = 64
 """Layers per commit: one synchronisation of the index for all that arrived during the last one."""
 
+_COST_OF_A_LAYER = 1024
+"""Bytes that a waiting layer is reckoned to take besides its payload, so that empty ones are bounded too."""
+
 
 class Ingest:
     """Queue between the link and the archive.
@@ -45,7 +48,7 @@ class Ingest:
             stored: called for every picture that got new layers, and whether the base was among them.
             status: counters to keep.
             report: where outages are told.
-            limit: bytes of layers that may wait.
+            limit: bytes of layers that may wait, `_COST_OF_A_LAYER` for each included.
             retry_after: seconds between attempts while the storage refuses.
         """
         self._archive = archive
@@ -62,6 +65,7 @@ class Ingest:
         self._arrived = asyncio.Event()
         self._storing = asyncio.Lock()
         self._failing = False
+        self._closing = False
 
     @property
     def waiting(self) -> int:
@@ -76,7 +80,7 @@ class Ingest:
     def add(self, layer: ReceivedLayer) -> None:
         """Queue a layer."""
         self._waiting.append(layer)
-        self._waiting_bytes += len(layer.payload)
+        self._waiting_bytes += len(layer.payload) + _COST_OF_A_LAYER
         if self._waiting_bytes >= self._limit:
             self._listeners.close_gate()
         self._arrived.set()
@@ -90,6 +94,13 @@ class Ingest:
                 if not await self.store_batch():
                     await asyncio.sleep(self._retry_after)
 
+    async def close(self) -> None:
+        """Take nothing more, and store what has arrived as far as the storage lets it."""
+        self._closing = True
+        self._listeners.close_gate()
+        while self._waiting and await self.store_batch():
+            pass
+
     async def store_batch(self) -> bool:
         """Store the oldest layers and acknowledge them; return False if the storage refused one."""
         async with self._storing:
@@ -98,13 +109,13 @@ class Ingest:
             touched: dict[PictureKey, bool] = {}
             for layer, outcome in zip(batch, report.stored, strict=False):
                 self._waiting.popleft()
-                self._waiting_bytes -= len(layer.payload)
+                self._waiting_bytes -= len(layer.payload) + _COST_OF_A_LAYER
                 self._count(layer, outcome)
                 self._acknowledge(layer)
                 if outcome is Stored.NEW:
                     touched[layer.key] = touched.get(layer.key, False) or layer.layer == 0
             self._tell(str(report.error) if report.error else None)
-            if self._waiting_bytes < self._limit:
+            if self._waiting_bytes < self._limit and not self._closing:
                 self._listeners.open_gate()
             for key, base in touched.items():
                 await self._stored(key, base)

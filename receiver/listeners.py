@@ -150,7 +150,12 @@ class Listeners:
             await listener.transport.close()
 
     async def _pump(self, number: int) -> None:
-        listener = self._listeners[number]
+        try:
+            await self._read(number, self._listeners[number])
+        except Exception as error:  # also a defect in opening again must end the reception, not leave it deaf
+            await self._packets.put(error)
+
+    async def _read(self, number: int, listener: _Listener) -> None:
         while True:
             try:
                 while True:
@@ -158,13 +163,9 @@ class Listeners:
                     await self._packets.put((Path(number, peer), packet))
             except (OSError, PinholeError) as error:
                 if listener.open is None:
-                    await self._packets.put(error)
-                    return
+                    raise
                 self._report(f"{listener.url} failed ({error}); opening it again for ever")
                 await self._reopen(listener, listener.open)
-            except Exception as error:
-                await self._packets.put(error)
-                return
 
     async def _reopen(self, listener: _Listener, open_: Callable[[], Awaitable[StationTransport]]) -> None:
         with contextlib.suppress(OSError, PinholeError):

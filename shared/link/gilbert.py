@@ -17,6 +17,12 @@ TELLING_PACKETS = 300
 LONGEST_RUN = 256
 """Counters missing in a row that still count as lost. More is an outage, against which no code helps."""
 
+_FIT_EVERY = 10.0
+"""Seconds after which the channel is described anew even if it seems unchanged."""
+
+_PACKETS_TO_JUDGE = 20
+"""Packets before the first word about the channel."""
+
 _REORDER_PACKETS = 64
 _REORDER_SECONDS = 3.0
 _LATE_BEFORE_RESTART = 8
@@ -133,6 +139,12 @@ class LossObserver:
         self._seen: set[int] = set()
         self._gaps: deque[tuple[int, float]] = deque()
         self._late_in_a_row = 0
+        self._said: tuple[GilbertFit, float] | None = None
+
+    @property
+    def highest(self) -> int:
+        """The highest counter that arrived, -1 before the first."""
+        return self._top
 
     def observe(self, counter: int, now: float) -> None:
         """Take the counter of a packet that arrived.
@@ -168,6 +180,25 @@ class LossObserver:
         # Packets that count the less the older they are say as much about a mean as this many that count alike.
         effective = self._weight**2 / self._square if self._square else 0.0
         return GilbertFit(p / (p + r), 1.0 / r, round(effective))
+
+    def judged(self, now: float) -> GilbertFit | None:
+        """The fit, None while too few packets have come to tell."""
+        fit = self.fit(now)
+        return fit if fit.packets >= _PACKETS_TO_JUDGE else None
+
+    def news(self, now: float) -> GilbertFit | None:
+        """The fit if the sender does not know it yet; it counts as said."""
+        fit = self.judged(now)
+        if fit is None:
+            return None
+        if self._said is not None:
+            said, at = self._said
+            alike = abs(fit.loss - said.loss) <= 0.1 * said.loss and abs(fit.burst - said.burst) <= 0.1 * said.burst
+            # Said again now and then although nothing changed: the report that said it may be lost.
+            if alike and now - at < _FIT_EVERY:
+                return None
+        self._said = (fit, now)
+        return fit
 
     def _restart(self, counter: int) -> None:
         self._started = True

@@ -50,9 +50,12 @@ class Patience:
             self._silent_rounds += 1
             next_round = now + self._wait(self._silent_rounds)
             asked = due[:_ASKED_AT_ONCE] if self._silent_rounds <= _ROUNDS else due[:1]
+        # Those postponed before that are due again are among these, or asked about, or nothing is wanted of them.
+        waiting = [block for block in self._postponed if block.deadline is not None and block.deadline > now]
         for block in due[len(asked) :]:
             block.deadline = next_round
-            self._postponed.append(block)
+            waiting.append(block)
+        self._postponed = waiting
         for block in asked:
             self._heard_since_round = False
             self._last_round = now

@@ -1,5 +1,7 @@
 """Blocks and layers on their way in."""
 
+from heapq import heappop, heappush
+
 import numpy as np
 
 from shared.errors import CorruptDataError
@@ -26,6 +28,7 @@ class IncomingBlock:
         self._symbols: dict[int, bytes] = {}
         self._length: int | None = None
         self._liars: set[int] = set()
+        self._enough = k
 
     def add(self, index: int, symbol: bytes) -> bool:
         """Keep a symbol.
@@ -46,6 +49,7 @@ class IncomingBlock:
             self.bytes -= len(known)
             del self._symbols[index]
             self._liars.add(index)
+            self._enough = self.k
             raise CorruptDataError("a symbol of which there are two versions")
         short = index == self.k - 1
         if not short and self._length is None:
@@ -69,12 +73,17 @@ class IncomingBlock:
     @property
     def restorable(self) -> bool:
         """Whether enough symbols are there to restore the others."""
-        return len(self._symbols) >= self.k
+        return len(self._symbols) >= self._enough
+
+    def distrust(self) -> None:
+        """What the symbols restore contradicts itself: wait for twice as many too many, so that trying costs little."""
+        spare = min(max(2 * (len(self._symbols) - self.k), 2), self.m - len(self._liars))
+        self._enough = self.k + max(spare, 0)
 
     @property
     def needed(self) -> int:
         """Symbols that are wanting to restore the block; at least 1, for a block that is still kept wants something."""
-        return max(1, self.k - len(self._symbols))
+        return max(1, self._enough - len(self._symbols))
 
     def missing(self) -> bytes:
         """The source symbols that are wanting as a bit set, lowest bit of the lowest byte first."""
@@ -107,14 +116,19 @@ class IncomingLayer:
     Attributes:
         layers: of the picture.
         bytes: what the parts take, `COST_OF_A_PART` for each included.
+        blocks: those with a part of it that are whole and remembered.
     """
 
     def __init__(self, layers: int) -> None:
         self.layers = layers
         self.bytes = 0
+        self.blocks: set[int] = set()
         self._parts: dict[int, bytearray] = {}
         self._last = 0
         self._reach = 0
+        # Everything below is there without a gap; of the parts beyond, where they begin.
+        self._whole = 0
+        self._beyond: list[int] = []
         self._end: int | None = None
 
     def add(self, frame: Frame) -> bytes | None:
@@ -142,20 +156,31 @@ class IncomingLayer:
             # Parts mostly come one after the other; as one they cost little, however small they are.
             last += frame.data
             self.bytes += len(frame.data)
+            self._extend(self._last)
             return
         before = self._parts.get(frame.offset)
         if before is None or len(frame.data) > len(before):
             self._parts[frame.offset] = bytearray(frame.data)
             self.bytes += len(frame.data) + COST_OF_A_PART if before is None else len(frame.data) - len(before)
             self._last = frame.offset
+            if before is None and frame.offset > self._whole:
+                heappush(self._beyond, frame.offset)
+            self._extend(frame.offset)
+
+    def _extend(self, offset: int) -> None:
+        """The part at ``offset`` has grown."""
+        if offset > self._whole:
+            return
+        self._whole = max(self._whole, offset + len(self._parts[offset]))
+        while self._beyond and self._beyond[0] <= self._whole:
+            offset = heappop(self._beyond)
+            self._whole = max(self._whole, offset + len(self._parts[offset]))
 
     def _join(self) -> bytes | None:
-        if self._end is None or self.bytes - COST_OF_A_PART * len(self._parts) < self._end:
+        if self._end is None or self._whole < self._end:
             return None
         whole = bytearray()
         # A sender that cut a layer anew may overlap its own older cut.
         for offset in sorted(self._parts):
-            if offset > len(whole):
-                return None
             whole += self._parts[offset][len(whole) - offset :]
-        return bytes(whole) if len(whole) == self._end else None
+        return bytes(whole)

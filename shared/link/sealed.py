@@ -44,6 +44,9 @@ REPORT_OVERHEAD = OVERHEAD + LIFE_BYTES
 
 _LIVES_REMEMBERED = 64
 
+_REPORTS_UNHEARD = COUNTERS // 4
+"""Reports of one life after which a sender that says hello may have lost more of them than 16 bits can count."""
+
 
 class SealedSender:
     """A sender's side of a sealed session.
@@ -133,8 +136,19 @@ class SealedSession:
         # What the sender last said in a hello: it leads on after more packets unheard than 16 bits can count.
         self.announced = 0
         self._up = up
+        self._reports = reports
+        self._begin_life()
+
+    def greet_again(self, counter: int) -> None:
+        """The sender said hello once more, about to send packet ``counter``: it does not hear this station."""
+        self.announced = max(self.announced, counter)
+        if self._sent > _REPORTS_UNHEARD:
+            # Its replay window may be left behind by more than the numbers on the wire tell; a new life begins at 0.
+            self._begin_life()
+
+    def _begin_life(self) -> None:
         self._life = secrets.token_bytes(LIFE_BYTES)
-        self._down = reports.of_life(self._life)
+        self._down = self._reports.of_life(self._life)
         self._sent = 0
 
     def wrap(self, message: bytes) -> bytes:

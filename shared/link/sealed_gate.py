@@ -172,7 +172,7 @@ class SealedGate:
         if present is not None:
             if present.ephemeral != whole.ephemeral:
                 raise RefusedError(Cause.STALE_SESSION, f"two sessions of {listed.sender.name} have the same number")
-            present.announced = max(present.announced, whole.counter)
+            present.greet_again(whole.counter)
             return present
         owner = self._owner(whole.sender)
         if owner is not None and owner not in family:

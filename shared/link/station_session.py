@@ -22,15 +22,15 @@ ANSWER_AFTER = 0.25
 REQUEST_AFTER = 1.0
 """Seconds until a block is asked for when the sender went on with later ones but did not say that it is at its end."""
 
-_FIT_EVERY = 10.0
-"""Seconds after which the channel is described anew even if it seems unchanged."""
-
-_PACKETS_TO_JUDGE = 20
-"""Packets before the first word about the channel."""
+_PACKETS_UNHEARD = BLOCK_NUMBERS // 4
+"""Packets lost in a row after which the 16 bits of a block's number may mean another one than they seem to."""
 
 _LAYERS_REMEMBERED = 65536
 _BLOCKS_REMEMBERED = 4096
 _GAPS_WATCHED = 64
+_LAYERS_SAID = 4096
+"""Acknowledgements in what is sent at one time, so that a block of very many layers is not answered in one burst."""
+
 _CONFLICTS_ENDURED = 8
 _COST_OF_AN_ENTRY = 512
 """Bytes that an unfinished block or layer is reckoned to take besides its data, so that empty ones are bounded too."""
@@ -73,7 +73,6 @@ class StationSession:
         self._greeted = False
         self._stored = StoredRun(self._is_stored)
         self._losses = LossObserver()
-        self._fit_said: tuple[GilbertFit, float] | None = None
 
     @property
     def sender(self) -> int:
@@ -99,6 +98,8 @@ class StationSession:
         self.statistics.packets_received += 1
         self.statistics.bytes_received += size
         self.mute = packet.mute or not self._answers
+        if self._highest is not None and incoming.counter - self._losses.highest > _PACKETS_UNHEARD:
+            self._forget_numbers()
         self._losses.observe(incoming.counter, now)
         number = unwrap_counter(packet.block, self._highest, BLOCK_NUMBERS)
         block = self._blocks.get(number)
@@ -126,8 +127,7 @@ class StationSession:
 
     def channel(self, now: float) -> GilbertFit | None:
         """What the way from the sender does to packets, None while too few have come to tell."""
-        fit = self._losses.fit(now)
-        return fit if fit.packets >= _PACKETS_TO_JUDGE else None
+        return self._losses.judged(now)
 
     def next_timer(self) -> float | None:
         """Seconds at which a report is due, None if none is."""
@@ -145,7 +145,8 @@ class StationSession:
         self._asked.update(number for number, at in self._requests.items() if at <= now and number in self._blocks)
         self._requests = {number: at for number, at in self._requests.items() if at > now}
         pictures: dict[int, int] = {}
-        for sequence, layer in self._acknowledgements:
+        said = [*islice(self._acknowledgements, _LAYERS_SAID)]
+        for sequence, layer in said:
             pictures[sequence] = pictures.get(sequence, 0) | 1 << layer
         complete = [
             number % BLOCK_NUMBERS
@@ -157,11 +158,11 @@ class StationSession:
             counter, heard = self._echo
             echo = Echo(counter % COUNTERS, max(0, min(int((now - heard) * 1000), 0xFFFFFFFF)))
         stored = None if self._highest is None else self._stored.say(self._highest)
-        fit = self._fit_to_say(now)
-        self._acknowledgements.clear()
+        fit = self._losses.news(now)
+        self._acknowledgements.difference_update(said)
         self._complete.clear()
         self._echo = None
-        self._report_at = None
+        self._report_at = now + ANSWER_AFTER if self._acknowledgements else None
         whole = Report(tuple(sorted(pictures.items())), tuple(requests), tuple(complete), echo, stored, fit)
         messages = pack_report(whole, packet_bytes - self.envelope.overhead)
         packets = [self.envelope.wrap(message) for message in messages]
@@ -226,6 +227,7 @@ class StationSession:
         except CorruptDataError:
             # Some symbol lied past its checksum. More symbols may tell which; until then the block stays open, and
             # asking for repair brings them.
+            block.distrust()
             self.statistics.symbols_conflicting += 1
             self._requests.setdefault(number, now + ANSWER_AFTER)
             return
@@ -237,6 +239,9 @@ class StationSession:
     def _complete_block(self, number: int, layers: Iterable[LayerKey]) -> None:
         self._completed[number] = tuple(layers)
         self._completed_names += len(self._completed[number])
+        for layer in map(self._layers.get, self._completed[number]):
+            if layer is not None:
+                layer.blocks.add(number)
         self._complete.add(number)
         while len(self._completed) > _BLOCKS_REMEMBERED or self._completed_names > _LAYERS_REMEMBERED:
             self._forget_completed(next(iter(self._completed)))
@@ -245,7 +250,11 @@ class StationSession:
         self.statistics.blocks_completed += 1
 
     def _forget_completed(self, number: int) -> None:
-        self._completed_names -= len(self._completed.pop(number))
+        names = self._completed.pop(number)
+        self._completed_names -= len(names)
+        for layer in map(self._layers.get, names):
+            if layer is not None:
+                layer.blocks.discard(number)
         self._complete.discard(number)
 
     def _forget_block(self, number: int) -> None:
@@ -255,11 +264,23 @@ class StationSession:
             self.buffered_bytes -= block.bytes + _COST_OF_AN_ENTRY + _COST_OF_A_NAME * len(names)
         self._asked.discard(number)
 
+    def _forget_numbers(self) -> None:
+        """Begin again with the numbers of blocks: a new one could be taken for one that is whole, and acknowledged."""
+        for number in [*self._completed]:
+            self._forget_completed(number)
+        self.statistics.blocks_dropped += len(self._blocks)
+        for number in [*self._blocks]:
+            self._forget_block(number)
+        self._requests.clear()
+        self._stored = StoredRun(self._is_stored)
+        self._highest = None
+
     def _lose_layer(self, key: LayerKey) -> None:
         """Give up an unfinished layer so that every block with a part of it counts as never received."""
+        layer = self._layers[key]
         self._drop_layer(key)
         self.statistics.layers_dropped += 1
-        for number in [number for number, keys in self._completed.items() if key in keys]:
+        for number in layer.blocks:
             self._forget_completed(number)
         for number in [number for number, keys in self._block_layers.items() if key in keys]:
             self._forget_block(number)
@@ -326,6 +347,8 @@ class StationSession:
 
     def _repeat(self, layers: Iterable[LayerKey], now: float) -> None:
         """Acknowledge stored layers once more: that they come again shows that the first time was lost."""
+        if len(self._acknowledgements) >= _LAYERS_SAID:
+            return
         stored = [key for key in layers if self._delivered.get(key)]
         if stored and not self.mute:
             self._acknowledgements.update(stored)
@@ -353,7 +376,8 @@ class StationSession:
             # While symbols of a block keep coming there is nothing to ask for.
             self._requests[number] = now + (ANSWER_AFTER if packet.poll else REQUEST_AFTER)
         self._asked.discard(number)
-        for other in islice(self._blocks, _GAPS_WATCHED):
+        # The newest ones: of the oldest, perhaps nothing more comes, for their pictures may have been withdrawn.
+        for other in islice(reversed(self._blocks), _GAPS_WATCHED):
             if other < number and other not in self._requests and other not in self._asked:
                 self._requests[other] = now + REQUEST_AFTER
 
@@ -370,17 +394,3 @@ class StationSession:
     def _is_stored(self, number: int) -> bool:
         layers = self._completed.get(number)
         return layers is not None and all(self._delivered.get(key) for key in layers)
-
-    def _fit_to_say(self, now: float) -> GilbertFit | None:
-        """What the channel does, if the sender does not know it yet."""
-        fit = self.channel(now)
-        if fit is None:
-            return None
-        if self._fit_said is not None:
-            said, at = self._fit_said
-            alike = abs(fit.loss - said.loss) <= 0.1 * said.loss and abs(fit.burst - said.burst) <= 0.1 * said.burst
-            # Said again now and then although nothing changed: the report that said it may be lost.
-            if alike and now - at < _FIT_EVERY:
-                return None
-        self._fit_said = (fit, now)
-        return fit

@@ -6,8 +6,8 @@
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from shared.errors import PinholeError
-from shared.transports.address import Address, parse_address
+from shared.errors import UsageError
+from shared.transports.address import Address, parse_address, without_password
 from shared.transports.base import ClientTransport, StationTransport
 from shared.transports.lines.serial_line import open_serial_client, open_serial_station, parse_kiss_tcp, parse_serial
 from shared.transports.memory import open_memory_client, open_memory_station, parse_memory
@@ -41,12 +41,13 @@ async def open_client(url: str, options: ClientOptions | None = None) -> ClientT
     """Open a sender's way to the station at ``url``; the station need not be there yet.
 
     Raises:
-        PinholeError: if the URL is wrong, its scheme unknown or its host cannot be found.
+        UsageError: if the URL is wrong or its scheme unknown.
+        PinholeError: if its host cannot be found.
     """
     kind = _kind(url)
     address = kind.parse(url)
     if address.scheme in ("tcp", "udp") and address.port == 0:
-        raise PinholeError(f"{url}: a station has a port above 0; name it")
+        raise UsageError(f"{url}: a station has a port above 0; name it")
     return await kind.client(address, options or ClientOptions())
 
 
@@ -54,7 +55,8 @@ async def open_station(url: str, options: StationOptions | None = None) -> Stati
     """Listen at ``url``; port 0 takes a free one, which the transport's ``url`` then names.
 
     Raises:
-        PinholeError: if the URL is wrong, its scheme unknown, its host cannot be found or the address is taken.
+        UsageError: if the URL is wrong or its scheme unknown.
+        PinholeError: if its host cannot be found or the address is taken.
     """
     kind = _kind(url)
     return await kind.station(kind.parse(url), options or StationOptions())
@@ -64,7 +66,9 @@ def _kind(url: str) -> _Kind:
     kind = _KINDS.get(url.partition("://")[0])
     if kind is None:
         kinds = ", ".join(f"{scheme}://" for scheme in _KINDS if scheme != "memory")
-        raise PinholeError(f"{url!r} is not an address of a known kind: use {kinds}, as in tcp://host:port")
+        raise UsageError(
+            f"{without_password(url)!r} is not an address of a known kind: use {kinds}, as in tcp://host:port"
+        )
     return kind
 
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import math
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from shared.errors import PinholeError
+from shared.errors import PinholeError, UsageError
 from shared.settings import refuse_unknown
 
 
@@ -42,15 +43,18 @@ class Address:
         """Check the names of the options.
 
         Raises:
-            PinholeError: if one is not among ``known``.
+            UsageError: if one is not among ``known``.
         """
-        refuse_unknown(self.options, known, self.url)
+        try:
+            refuse_unknown(self.options, known, self.url)
+        except PinholeError as error:
+            raise UsageError(str(error)) from None
 
     def number(self, name: str, default: float, lowest: float, highest: float) -> float:
         """An option that is a number.
 
         Raises:
-            PinholeError: if it is none, or not within ``lowest`` to ``highest``.
+            UsageError: if it is none, or not within ``lowest`` to ``highest``.
         """
         text = self.options.get(name)
         if text is None:
@@ -60,8 +64,15 @@ class Address:
         except ValueError:
             value = math.nan
         if not lowest <= value <= highest:
-            raise PinholeError(f"{self.url}: option {name} is {text!r}; give a number from {lowest:g} to {highest:g}")
+            raise UsageError(f"{self.url}: option {name} is {text!r}; give a number from {lowest:g} to {highest:g}")
         return value
+
+    def whole(self, name: str, default: int, lowest: int, highest: int) -> int:
+        """An option that is a whole number; arguments and errors as for `number`."""
+        value = self.number(name, default, lowest, highest)
+        if value != int(value):
+            raise UsageError(f"{self.url}: option {name} is {value:g}; give a whole number")
+        return int(value)
 
 
 def bracketed(host: str) -> str:
@@ -69,7 +80,14 @@ def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def parse_address(url: str, *, default_port: int | None = None, device: bool = False, path: bool = False) -> Address:
+def without_password(url: str) -> str:
+    """A URL as it may be shown to anybody."""
+    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:...@", url)
+
+
+def parse_address(
+    url: str, *, default_port: int | None = None, device: bool = False, path: bool = False, user: bool = False
+) -> Address:
     """Parse a URL; ``*`` as host means every interface.
 
     Args:
@@ -77,20 +95,28 @@ def parse_address(url: str, *, default_port: int | None = None, device: bool = F
         default_port: for a URL without one; None demands one.
         device: the URL names a device of this machine, ``scheme:///dev/...``, instead of host and port.
         path: a path may follow the port.
+        user: a user may stand before the host.
 
     Raises:
-        PinholeError: if it is not of the form that these say.
+        UsageError: if it is not of the form that these say.
     """
     form = "/dev/..." if device else "host:port" if default_port is None else "host"
-    wrong = PinholeError(f"{url!r} is not an address: write it as {_scheme_of(url)}://{form}")
+    wrong = UsageError(f"{without_password(url)!r} is not an address: write it as {_scheme_of(url)}://{form}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise wrong from None
+    if parts.password is not None and user:
+        raise UsageError(
+            f"{without_password(url)}: an address, which others can read, holds no password; write "
+            f"{_scheme_of(url)}://USER@... and name a file with it by --password-file"
+        )
+    if ":" in host:
+        host = host.replace("%25", "%")  # the interface of a link-local number as RFC 6874 writes it
     options = dict(pairs)
-    if len(options) < len(pairs) or parts.password is not None or "#" in url or not url.isprintable():
+    if len(options) < len(pairs) or (parts.username is not None and not user) or "#" in url or not url.isprintable():
         raise wrong
     if device:
         if host or port is not None or len(parts.path) < 2:
@@ -116,18 +142,24 @@ async def resolve(address: Address, *, kind: socket.SocketKind, passive: bool) -
     Raises:
         PinholeError: if the host has no address.
     """
+    return (await resolve_all(address, kind=kind, passive=passive))[0]
+
+
+async def resolve_all(
+    address: Address, *, kind: socket.SocketKind, passive: bool
+) -> list[tuple[socket.AddressFamily, str]]:
+    """Look up a host; arguments and errors as for `resolve`, but returns all answers, the likeliest first."""
     if address.host == "*":
-        return socket.AF_INET, "0.0.0.0"
+        return [(socket.AF_INET, "0.0.0.0")]
     flags = socket.AI_PASSIVE if passive else 0
     try:
         found = await asyncio.get_running_loop().getaddrinfo(address.host, address.port, type=kind, flags=flags)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise PinholeError(f"{address.url}: the host cannot be found ({reason}); check its name") from error
-    family, _, _, _, numeric = found[0]
     # A link-local IPv6 number is nothing without its interface, which getaddrinfo returns apart from it.
-    host = socket.getnameinfo(numeric, socket.NI_NUMERICHOST | socket.NI_NUMERICSERV)[0]
-    return family, host
+    flags = socket.NI_NUMERICHOST | socket.NI_NUMERICSERV
+    return [(family, socket.getnameinfo(numeric, flags)[0]) for family, _, _, _, numeric in found]
 
 
 def cannot_listen(url: str, reason: str) -> PinholeError:

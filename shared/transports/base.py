@@ -37,8 +37,14 @@ several links        as their kinds; ``send`` waits while none of     as their k
 from collections.abc import Hashable
 from typing import Protocol
 
+from shared.errors import PinholeError
+
 LARGEST_PACKET = 65507
 """Bytes of the largest packet that any transport carries."""
+
+
+class PacketTooLargeError(PinholeError):
+    """A packet is larger than what the way takes; the transport is as good as before."""
 
 
 class ClientTransport(Protocol):
@@ -52,7 +58,8 @@ class ClientTransport(Protocol):
             priority: class of its contents, 0 base layers, 1 refinements; a transport may take more care of 0.
 
         Raises:
-            PinholeError: if the transport is closed or has failed for good, or the packet is too large for any way.
+            PacketTooLargeError: if the packet is larger than what the way takes.
+            PinholeError: if the transport is closed or has failed for good.
             OSError: likewise.
         """
 

@@ -7,9 +7,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from itertools import count
 
-from shared.errors import PinholeError
+from shared.errors import PinholeError, UsageError
 from shared.transports.address import Address
-from shared.transports.base import LARGEST_PACKET
+from shared.transports.base import LARGEST_PACKET, PacketTooLargeError
 from shared.transports.byte_queue import ByteQueue
 from shared.transports.options import ClientOptions, StationOptions
 
@@ -139,7 +139,7 @@ class MemoryClient:
             PinholeError: if the transport is closed or the packet too large.
         """
         if len(packet) > LARGEST_PACKET:
-            raise PinholeError(
+            raise PacketTooLargeError(
                 f"memory://{self._name}: a packet of {len(packet)} bytes is over the limit of {LARGEST_PACKET}"
             )
         self._received.check()
@@ -175,7 +175,7 @@ def parse_memory(url: str) -> Address:
     """
     scheme, _, name = url.partition("://")
     if not name or set(name) & set("?#/"):
-        raise PinholeError(f"{url!r} is not an address: write it as memory://name, without options")
+        raise UsageError(f"{url!r} is not an address: write it as memory://name, without options")
     return Address(scheme, name, 0)
 
 

@@ -1,7 +1,9 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import reedsolo
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import CorruptDataError
@@ -65,6 +67,46 @@ def test_lying_symbols_are_put_right_or_refused(
     restored, repaired = reed_solomon.restore_and_count(symbols, k, m)
     assert np.array_equal(restored, sources)
     assert repaired == (sources.shape[1] if liars else 0)
+
+
+def test_liars_of_a_long_code_word_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = 0
+
+    def look(*args: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return find(*args)
+
+    find = reedsolo.rs_find_error_locator
+    monkeypatch.setattr(reedsolo, "rs_find_error_locator", look)
+    # Decoding such a column takes `reedsolo` 0.1 s; a single packet of 1200 bytes has so many of them.
+    monkeypatch.setattr(reedsolo.RSCodec, "decode", lambda *_: pytest.fail("a whole column is decoded"))
+    chance = np.random.default_rng(1)
+    sources = chance.integers(0, 256, (2, 1200), dtype=np.uint8)
+    word = np.concatenate([sources, reed_solomon.encode(sources, 253)])
+    symbols = {index: word[index].copy() for index in (7, 100, 101, 102, 103, 254)}
+    symbols[7] ^= 0x55
+    symbols[102][::2] ^= 0x01
+    restored, repaired = reed_solomon.restore_and_count(symbols, 2, 253)
+    assert np.array_equal(restored, sources)
+    assert repaired == 1200
+    assert looks <= 2
+
+
+@given(codes(most=12), st.randoms(use_true_random=False))
+@settings(deadline=None)
+def test_one_symbol_too_many_tells_that_one_lies_but_never_which(
+    code: tuple[int, int, np.ndarray],  # type: ignore[type-arg]
+    chance: object,
+) -> None:
+    k, m, sources = code
+    assume(m >= 1)
+    word = np.concatenate([sources, reed_solomon.encode(sources, m)])
+    kept = chance.sample(range(k + m), k + 1)  # type: ignore[attr-defined]
+    symbols = {index: word[index].copy() for index in kept}
+    symbols[kept[0]][0] ^= chance.randint(1, 255)  # type: ignore[attr-defined]
+    with pytest.raises(CorruptDataError):
+        reed_solomon.restore(symbols, k, m)
 
 
 def test_contradictions_beyond_repair_are_an_error() -> None:

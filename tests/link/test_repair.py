@@ -196,3 +196,17 @@ def test_a_stored_run_wraps_with_the_numbers_on_the_wire() -> None:
     said = run.say(65544)
     assert said is not None
     assert [*said.numbers()] == [number % 65536 for number in range(65530, 65545)]
+
+
+def test_a_long_silence_keeps_nothing_of_what_was_withdrawn() -> None:
+    wire = make_wire(LinkConfig(base_parity=0.0, parity=0.0, packet_bytes=200, rate=9600.0), up=nothing)
+    for hour in range(40):
+        wire.submit({100 * hour + sequence: [bytes(300)] for sequence in range(10)})
+        wire.run(wire.now + 3600.0)
+        wire.session.withdraw(range(100 * hour, 100 * hour + 9), wire.now)
+    outstanding = len([*wire.session._outstanding.blocks])
+    assert 0 < len(wire.session._patience._postponed) <= 2 * outstanding
+    wire.up = sound
+    wire.run(wire.now + 600.0)
+    assert len(wire.received) == 40
+    assert wire.session.backlog_bytes == 0

@@ -369,6 +369,28 @@ def test_a_restarted_station_seals_its_reports_with_another_key() -> None:
             sender.unwrap(answer)
 
 
+def test_a_sender_that_missed_more_reports_than_can_be_counted_hears_again_after_a_hello() -> None:
+    sender = SealedSender(DRONE, GROUND.public, sender=1, session=3)
+    gate = SealedGate([GROUND], LISTED)
+    admitted = gate.admit(sender.hello(1200)[0])
+    assert admitted is not None
+    station = admitted.envelope
+    first = station.wrap(b"first")
+    assert sender.unwrap(first).body == b"first"
+    for _ in range(40_000):
+        station.wrap(b"lost")
+    with pytest.raises(CorruptDataError):
+        sender.unwrap(station.wrap(b"too far on"))
+    again = gate.admit(sender.hello(1200)[0])
+    assert again is not None
+    assert again.envelope is station
+    assert sender.unwrap(station.wrap(b"heard")).body == b"heard"
+    gate.admit(sender.hello(1200)[0])
+    assert sender.unwrap(station.wrap(b"and again")).counter == 1, "nothing new is begun without need"
+    with pytest.raises(CorruptDataError):
+        sender.unwrap(first)
+
+
 def test_a_hello_in_halves_makes_the_same_session() -> None:
     sender = SealedSender(DRONE, GROUND.public, sender=DRONE.identity, session=3)
     halves = sender.hello(48)

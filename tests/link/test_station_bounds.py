@@ -1,16 +1,19 @@
 """What a hostile or confused sender cannot do to a station, nor a hostile station to a sender."""
 
 import random
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from fuzz.invariants import check_station
 from fuzz.station import tight_limits
 from shared.errors import CorruptDataError
-from shared.link import LayerAcknowledged, LayerReceived, LayerSent, LinkConfig, SenderSession, Station
+from shared.link import LayerAcknowledged, LayerReceived, LayerSent, LinkConfig, SenderSession, Station, reed_solomon
 from shared.link import station as limits
 from shared.link import station_session as session_limits
-from shared.link.control import Report, encode_report
+from shared.link.control import Report, encode_report, parse_report
 from shared.link.frames import Frame
 from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.packet import DataPacket, encode_data, encode_reset
@@ -187,3 +190,103 @@ def test_packets_filled_when_the_station_was_known_never_grow() -> None:
     wire.run()
     assert len(wire.layers()) == 4
     assert max(map(len, wire.sent)) == config.packet_bytes
+
+
+class Unread(OrderedDict[Any, Any]):
+    """Blocks that nobody may look through."""
+
+    def items(self) -> Any:
+        raise AssertionError("every block is looked at")
+
+
+def test_to_give_up_a_layer_only_its_own_blocks_are_looked_at() -> None:
+    send = Sending(Station(LinkConfig(), now=0.0))
+    send(0, frame(9, b"", final=True))
+    send.session._completed = Unread(send.session._completed.items())
+    send(1, frame(1, b"begins") + frame(2, b"begins"))
+    send(2, frame(2, b"goes on", offset=6))
+    send(3, frame(2, b"!", offset=3, final=True))  # says that what came is too long
+    assert [*send.session._completed] == [65536]
+    send(1, frame(1, b"begins") + frame(2, b"beg"))
+    send(3, frame(2, b"in", offset=3, final=True))
+    assert [event.payload for event in send.received] == [b"", b"begin"]
+
+
+class Counted(dict[int, bytearray]):
+    """Parts of a layer that know how often somebody went through all of them."""
+
+    passes = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.passes += 1
+        return super().__iter__()
+
+
+def test_a_layer_of_many_parts_is_put_together_once() -> None:
+    data = random.Random(1).randbytes(4000)
+    layer = IncomingLayer(1)
+    layer._parts = parts = Counted()
+    layer.add(Frame(1, 0, 1, 3990, True, data[3990:]))
+    for offset in [*range(3, 3990, 2), *range(2, 3990, 2)]:
+        # With all that overlaps there are more bytes than the layer has, but the first ones are wanting.
+        assert layer.add(Frame(1, 0, 1, offset, False, data[offset : offset + 3])) is None
+    assert layer.add(Frame(1, 0, 1, 0, False, data[:2])) == data
+    assert parts.passes == 1
+
+
+def test_a_block_that_contradicts_itself_is_not_tried_with_every_symbol(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = 0
+
+    def count(*args: Any) -> Any:
+        nonlocal tried
+        tried += 1
+        return restore(*args)
+
+    restore = reed_solomon.restore_and_count
+    monkeypatch.setattr(reed_solomon, "restore_and_count", count)
+    send = Sending(Station(LinkConfig(), now=0.0))
+    chance = random.Random(1)
+    for index in range(2, 255):
+        send(1, chance.randbytes(20), (index, 2, 253))
+    assert send.session.unfinished_blocks == 1
+    assert 2 <= tried <= 8
+
+
+def test_what_is_acknowledged_again_is_said_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_limits, "_LAYERS_SAID", 10)
+    send = Sending(Station(LinkConfig(), now=0.0))
+    send(1, b"".join(frame(sequence, b"", final=True) for sequence in range(35)))
+    for event in send.received:
+        send.station.acknowledge(1, event.sequence, event.layer, 0.0)
+    told = []
+    for second in range(1, 6):
+        reports = [parse_report(packet[4:-4]) for _, packet in send.station.packets_to_send(float(second))]
+        told.append(sum(len(report.acknowledged) for report in reports))
+    assert told == [10, 10, 10, 5, 0]
+    assert send.station.next_timer() is None
+
+
+def test_numbers_of_blocks_mean_nothing_after_an_outage_in_which_they_may_have_come_round() -> None:
+    send = Sending(Station(LinkConfig(), now=0.0))
+    send(5, frame(1, b"first", final=True))
+    send(6, frame(2, b"never whole"), (0, 2, 1))
+    send.station.acknowledge(1, 1, 0, 0.0)
+    send.envelope.sent += 20_000
+    send(5 + 65_536, frame(3, b"second", final=True))
+    assert [event.payload for event in send.received] == [b"first", b"second"]
+    (report,) = [parse_report(packet[4:-4]) for _, packet in send.station.packets_to_send(1.0)]
+    assert report.acknowledged == ((1, 1),), "only what was stored"
+    assert report.stored is None
+    assert send.session.unfinished_blocks == 0
+
+
+def test_blocks_that_never_become_whole_do_not_keep_others_from_being_asked_for() -> None:
+    send = Sending(Station(LinkConfig(), now=0.0))
+    # Their pictures were withdrawn, so nothing more comes of them.
+    for block in range(80):
+        send(block, frame(1, b"x", offset=block + 1), (0, 2, 4))
+    send.station.packets_to_send(10.0)
+    send(100, frame(2, b"half"), (0, 2, 4))
+    send(101, frame(3, b"whole", final=True))
+    reports = [parse_report(packet[4:-4]) for _, packet in send.station.packets_to_send(20.0)]
+    assert 100 in [request.block for report in reports for request in report.requests]

@@ -48,8 +48,8 @@ class Cable:
             asyncio.get_running_loop().add_reader(here, self._carry, here, there)
 
     def write(self, end: int, data: bytes) -> None:
-        """Let the device of an end receive something from nowhere."""
-        os.write(self._masters[end], data)
+        """Let the device of an end receive something from nowhere; what it has no room for is an overrun."""
+        self._write(self._masters[end], data)
 
     def unplug(self) -> None:
         """Take both devices away."""

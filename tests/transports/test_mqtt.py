@@ -916,7 +916,7 @@ def test_wrong_presences_are_refused(payload: bytes) -> None:
     ("url", "complaint"),
     [
         ("mqtt://host:0", "port above 0"),
-        ("mqtt://me:secret@host", "not an address"),
+        ("mqtt://me:secret@host", "holds no password"),
         ("mqtt://host/a+b", "prefix"),
         ("mqtt://host/$SYS", "prefix"),
         ("mqtt://host//a", "prefix"),

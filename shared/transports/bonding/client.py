@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from shared.errors import PinholeError
-from shared.transports.base import LARGEST_PACKET, ClientTransport
+from shared.errors import PinholeError, UsageError
+from shared.transports.base import LARGEST_PACKET, ClientTransport, PacketTooLargeError
 from shared.transports.bonding.choice import LinkChoice, Mode
 from shared.transports.lines.byte_stream import Inbox
 from shared.transports.together import run_together
@@ -134,6 +134,7 @@ class BondedClient:
         """Open links; arguments as for the constructor. Returns when the first can be used.
 
         Raises:
+            UsageError: if the address of one is wrong.
             PinholeError: if there is no link, or none of them can be opened.
         """
         if not links:
@@ -166,7 +167,7 @@ class BondedClient:
         """
         self._check()
         if len(packet) > min(self._choice.largest(), LARGEST_PACKET):
-            raise PinholeError(f"a packet of {len(packet)} bytes is larger than what any link takes at once")
+            raise PacketTooLargeError(f"a packet of {len(packet)} bytes is larger than what any link takes at once")
         waiting = _Waiting(packet, priority, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._changed.set()
@@ -269,6 +270,8 @@ class BondedClient:
                     self._open_links.discard(number)
                     with suppress(OSError, PinholeError):
                         await transport.close()
+            except UsageError:
+                raise  # an address that no time mends
             except (OSError, PinholeError) as error:
                 self._note_failure(number, error)
             if self._clock() - began > _LONGEST_PAUSE:

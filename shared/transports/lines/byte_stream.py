@@ -5,10 +5,14 @@ from collections.abc import Hashable
 from typing import Protocol
 
 from shared.errors import PinholeError
+from shared.transports.base import PacketTooLargeError
 from shared.transports.byte_queue import ByteQueue
 from shared.transports.lines.framing import Framing
 
 QUEUED_BYTES = 256 * 1024
+ANSWER_BYTES = 4096
+"""Bytes of answers that may wait for the line when another comes: later ones would be late, and are said again."""
+
 _PATH = "line"
 
 
@@ -114,7 +118,7 @@ class StreamClient(StreamEnd):
             PinholeError: if the line has failed, for example unplugged, or the packet does not fit into a frame.
         """
         if len(packet) > self._mtu:
-            raise PinholeError(f"{self.url}: a packet of {len(packet)} bytes is over the limit of {self._mtu}")
+            raise PacketTooLargeError(f"{self.url}: a packet of {len(packet)} bytes is over the limit of {self._mtu}")
         await self._send(packet)
 
     async def receive(self) -> bytes:
@@ -127,10 +131,26 @@ class StreamClient(StreamEnd):
 
 
 class StreamStation(StreamEnd):
-    """A station's end; every sender on the line or channel has the same path."""
+    """A station's end; every sender on the line or channel has the same path.
+
+    Answers wait in a queue of their own: a line that stands still, for flow control or a modem that hangs, must not
+    hold up the senders on other lines, whom the same loop answers.
+    """
+
+    def __init__(self, url: str, framing: Framing, mtu: int) -> None:
+        super().__init__(url, framing, mtu)
+        self._answers: ByteQueue[None] = ByteQueue(ANSWER_BYTES + QUEUED_BYTES)
+        self._writer: asyncio.Task[None] | None = None
+        self.answers_dropped = 0
+        """Answers dropped because the line did not take those before them."""
+
+    async def attach(self, line: Line) -> None:
+        """See `StreamEnd.attach`."""
+        await super().attach(line)
+        self._writer = asyncio.create_task(self._write_answers())
 
     async def send(self, path: Hashable, packet: bytes) -> None:
-        """See `StationTransport`.
+        """See `StationTransport`; dropped as well while too many wait for the line.
 
         Raises:
             PinholeError: if the line has failed.
@@ -138,7 +158,13 @@ class StreamStation(StreamEnd):
         if len(packet) > self._mtu:
             self.oversize += 1
         elif path == _PATH and not self._closed:
-            await self._send(packet)
+            self._received.check()
+            if self._answers.held > ANSWER_BYTES:
+                self.answers_dropped += 1
+            else:
+                self._answers.put(None, packet)
+            # Where the line has room, the packet is on it when this returns.
+            await asyncio.sleep(0)
 
     async def receive(self) -> tuple[Hashable, bytes]:
         """See `StationTransport`.
@@ -147,3 +173,19 @@ class StreamStation(StreamEnd):
             PinholeError: if the line has failed.
         """
         return _PATH, await self._received.next()
+
+    async def close(self) -> None:
+        """See `StationTransport`."""
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        await super().close()
+
+    async def _write_answers(self) -> None:
+        try:
+            while True:
+                await self._send((await self._answers.get())[1])
+        except PinholeError:
+            pass  # the line has ended, and has told so itself
+        except Exception as error:
+            self.end(f"answers cannot be written ({error!r})")

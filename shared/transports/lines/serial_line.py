@@ -10,13 +10,14 @@ driver never holds much more than two packets, for ``send`` waits until the line
 
 import asyncio
 import errno
+import termios
 import time
 from dataclasses import dataclass
 from typing import TypeVar
 
 import serial
 
-from shared.errors import PinholeError
+from shared.errors import PinholeError, UsageError
 from shared.transports.address import Address, parse_address
 from shared.transports.base import LARGEST_PACKET
 from shared.transports.lines.ax25 import HEADER_BYTES, Ax25Framing, encode_call_sign
@@ -73,7 +74,7 @@ def parse_serial(url: str) -> Address:
     """Read ``serial:///dev/...`` or ``kiss:///dev/...``.
 
     Raises:
-        PinholeError: if it is not of that form, or its options are wrong.
+        UsageError: if it is not of that form, or its options are wrong.
     """
     address = parse_address(url, device=True)
     _line_settings(address)
@@ -85,11 +86,11 @@ def parse_kiss_tcp(url: str) -> Address:
     """Read ``kiss+tcp://host[:port]``.
 
     Raises:
-        PinholeError: if it is not of that form, or its options are wrong.
+        UsageError: if it is not of that form, or its options are wrong.
     """
     address = parse_address(url, default_port=KISS_PORT)
     if address.port == 0:
-        raise PinholeError(f"{url}: a modem has a port above 0; name it")
+        raise UsageError(f"{url}: a modem has a port above 0; name it")
     address.refuse_unknown(_KISS_OPTIONS)
     _framing(address)
     return address
@@ -117,7 +118,7 @@ async def open_serial_station(address: Address, options: StationOptions) -> Stre
 async def _open(address: Address, packet_bytes: int, kind: type[_END]) -> _END:
     framing, mtu = _framing(address)
     if packet_bytes > mtu:
-        raise PinholeError(
+        raise UsageError(
             f"{address.url}: packets of {packet_bytes} bytes do not fit into its frames of {mtu}; make packets smaller "
             "or, if the modem takes more, set the option mtu"
         )
@@ -150,7 +151,11 @@ async def _open_device(settings: _LineSettings, url: str, end: StreamEnd, depth:
     except asyncio.CancelledError:
         opening.add_done_callback(_close_late)
         raise
-    return SerialPort(port, url, end.take, end.end, pace=LinePace(rate, depth), turns=turns, clock=time.monotonic)
+    try:
+        return SerialPort(port, url, end.take, end.end, pace=LinePace(rate, depth), turns=turns, clock=time.monotonic)
+    except (OSError, termios.error) as error:
+        port.close()
+        raise PinholeError(f"{url}: the device has gone ({error.args[-1]}); plug it in again") from error
 
 
 def _close_late(opening: "asyncio.Future[serial.Serial]") -> None:
@@ -196,26 +201,26 @@ def _line_settings(address: Address) -> _LineSettings:
     kiss = address.scheme == "kiss"
     address.refuse_unknown(_LINE_OPTIONS + (_KISS_OPTIONS if kiss else ("mtu",)))
     if "baud" not in address.options:
-        raise PinholeError(f"{address.url}: name the speed of the line, as in {address.url}?baud=9600")
+        raise UsageError(f"{address.url}: name the speed of the line, as in {address.url}?baud=9600")
     flow = _one_of(address, "flow", _FLOWS)
     if kiss and flow == "xonxoff":
-        raise PinholeError(f"{address.url}: KISS cannot be sent over flow=xonxoff, which eats bytes of packets")
+        raise UsageError(f"{address.url}: KISS cannot be sent over flow=xonxoff, which eats bytes of packets")
     return _LineSettings(
         device=address.path,
-        baud=_whole(address, "baud", 0, 50, 4_000_000),
+        baud=address.whole("baud", 0, 50, 4_000_000),
         flow=flow,
         parity=_one_of(address, "parity", tuple(_PARITIES)),
-        half_duplex=bool(_whole(address, "half_duplex", 0, 0, 1)),
+        half_duplex=bool(address.whole("half_duplex", 0, 0, 1)),
     )
 
 
 def _framing(address: Address) -> tuple[Framing, int]:
     """The framing that an address asks for, and the largest packet that its frames hold."""
     if address.scheme == "serial":
-        mtu = _whole(address, "mtu", LARGEST_PACKET, 48, LARGEST_PACKET)
+        mtu = address.whole("mtu", LARGEST_PACKET, 48, LARGEST_PACKET)
         return CobsFraming(spare_flow_bytes=address.options.get("flow") == "xonxoff"), mtu
     parameters = [
-        TncParameter(command, _whole(address, name, 0, 0, highest) // unit)
+        TncParameter(command, address.whole(name, 0, 0, highest) // unit)
         for name, command, highest, unit in (
             ("txdelay", TXDELAY, 2550, 10),
             ("persistence", PERSISTENCE, 255, 1),
@@ -224,11 +229,11 @@ def _framing(address: Address) -> tuple[Framing, int]:
         )
         if name in address.options
     ]
-    kiss = KissFraming(_whole(address, "port", 0, 0, 15), parameters)
-    mtu = _whole(address, "mtu", _KISS_MTU, 48, LARGEST_PACKET - HEADER_BYTES)
+    kiss = KissFraming(address.whole("port", 0, 0, 15), parameters)
+    mtu = address.whole("mtu", _KISS_MTU, 48, LARGEST_PACKET - HEADER_BYTES)
     if "callsign" not in address.options:
         if "destination" in address.options:
-            raise PinholeError(f"{address.url}: option destination needs a callsign beside it")
+            raise UsageError(f"{address.url}: option destination needs a callsign beside it")
         return kiss, mtu
     source, destination = _call_sign(address, "callsign", ""), _call_sign(address, "destination", "PINHOL")
     return Ax25Framing(kiss, source, destination), mtu
@@ -238,21 +243,14 @@ def _call_sign(address: Address, name: str, default: str) -> bytes:
     text = address.options.get(name, default)
     encoded = encode_call_sign(text)
     if encoded is None:
-        raise PinholeError(f"{address.url}: option {name} is {text!r}; give a call sign such as N0CALL or N0CALL-7")
+        raise UsageError(f"{address.url}: option {name} is {text!r}; give a call sign such as N0CALL or N0CALL-7")
     return encoded
-
-
-def _whole(address: Address, name: str, default: int, lowest: int, highest: int) -> int:
-    value = address.number(name, default, lowest, highest)
-    if value != int(value):
-        raise PinholeError(f"{address.url}: option {name} is {value:g}; give a whole number")
-    return int(value)
 
 
 def _one_of(address: Address, name: str, known: tuple[str, ...]) -> str:
     value = address.options.get(name, known[0])
     if value not in known:
-        raise PinholeError(f"{address.url}: option {name} is {value!r}; give one of {', '.join(known)}")
+        raise UsageError(f"{address.url}: option {name} is {value!r}; give one of {', '.join(known)}")
     return value
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 from typing import cast
@@ -108,7 +109,12 @@ async def connect_tcp_line(
     except TimeoutError as error:
         raise PinholeError(f"{url}: no answer within {_CONNECT_WITHIN:g} s; see whether the modem runs") from error
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = str(error)
+        if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+            # What asyncio says itself is "connect call failed" and the number.
+            reason = os.strerror(error.errno)
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
         raise PinholeError(f"{url}: cannot connect there ({reason.lower()}); see whether the modem runs") from error
     transport.set_write_buffer_limits(high=depth, low=0)
     with contextlib.suppress(OSError):

@@ -190,6 +190,11 @@ class Broker(aiomqtt.Client):
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
+    def give_up(self) -> None:
+        """Wait no longer for the broker's answer to the first message; an attempt under way fails."""
+        if not self._connected.done():
+            self._connected.set_exception(ClosedEarlyError("given up before the broker answered"))
+
     async def until_gone_or(self, stop: asyncio.Event) -> None:
         """Wait until the connection is broken or ``stop`` set."""
         with contextlib.suppress(aiomqtt.MqttError):
@@ -223,7 +228,10 @@ class Broker(aiomqtt.Client):
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        # What nobody asked for asyncio would print at the end, with a traceback.
         self.gone_because()
+        if self._connected.done() and not self._connected.cancelled():
+            self._connected.exception()
 
     def _client_connect(self) -> None:
         try:

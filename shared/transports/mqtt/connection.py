@@ -69,6 +69,7 @@ class Connection:
         self._listener = listener
         self._tls: ssl.SSLContext | None = None
         self._broker: Broker | None = None
+        self._attempt: Broker | None = None
         self._up = False
         self._up_since = math.inf
         self._window: dict[int, Message] = {}
@@ -194,6 +195,8 @@ class Connection:
         finally:
             self._stop.set()
             self._changed.set()
+            if self._attempt is not None:
+                self._attempt.give_up()
             if self._task is not None:
                 # Connecting happens in a thread, which nothing can stop before its time is over.
                 await asyncio.wait([self._task])
@@ -267,6 +270,7 @@ class Connection:
         error: BaseException
         orderly = False
         try:
+            self._attempt = broker
             await broker.__aenter__()
             self._broker = broker
             if not self._stop.is_set():
@@ -283,6 +287,7 @@ class Connection:
             error = failure
         finally:
             self._go_down()
+            self._attempt = None
             await broker.disconnect(_FAREWELL, orderly=orderly)
         return reason_of(error, self.end.address, detail=broker.detail)
 

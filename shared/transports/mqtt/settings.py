@@ -17,7 +17,7 @@ as ``0-7,12``, the shards that this station takes, in a group those that it is w
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
-from shared.errors import PinholeError
+from shared.errors import UsageError
 from shared.transports.address import Address, parse_address
 from shared.transports.mqtt.presence import LONGEST_GROUP, is_group_name
 from shared.transports.mqtt.shards import ALL_SHARDS
@@ -56,12 +56,12 @@ def parse_mqtt(url: str) -> Address:
     """Read an address; its path is the prefix of topics, ``/pinhole`` if it has none.
 
     Raises:
-        PinholeError: if it is of another form.
+        UsageError: if it is of another form.
     """
     tls = url.partition("://")[0] == "mqtts"
-    address = parse_address(url, default_port=_TLS_PORT if tls else _PORT, path=True)
+    address = parse_address(url, default_port=_TLS_PORT if tls else _PORT, path=True, user=True)
     if address.port == 0:
-        raise PinholeError(f"{address.url}: a broker has a port above 0; name it or leave it out")
+        raise UsageError(f"{address.url}: a broker has a port above 0; name it or leave it out")
     return address if address.path else replace(address, path=f"/{DEFAULT_PREFIX}")
 
 
@@ -69,32 +69,25 @@ def read_settings(address: Address, *, station: bool) -> MqttSettings:
     """Read the options of an address.
 
     Raises:
-        PinholeError: if one is unknown at this end or has a wrong value.
+        UsageError: if one is unknown at this end or has a wrong value.
     """
     address.refuse_unknown([*_COMMON, *(_OF_STATIONS if station else _OF_SENDERS)])
     group = address.options.get("share")
     if group is not None and not is_group_name(group):
-        raise PinholeError(
+        raise UsageError(
             f"{address.url}: option share is {group!r}; name the group with 1 to {LONGEST_GROUP} letters, without / + #"
         )
     return MqttSettings(
         topics=Topics(address.path.removeprefix("/")),
         username=None if address.username is None else unquote(address.username),
-        keepalive=_whole(address, "keepalive", 60, 5, 3600),
+        keepalive=address.whole("keepalive", 60, 5, 3600),
         timeout=address.number("timeout", 20.0, 1.0, 600.0),
-        receive_maximum=_whole(address, "receive_maximum", 20, 1, 65535),
-        session_expiry=_whole(address, "session_expiry", 3600, 0, 2**32 - 2),
-        qos=(_whole(address, "qos_base", 1, 0, 1), _whole(address, "qos_refinements", 0, 0, 1)),
+        receive_maximum=address.whole("receive_maximum", 20, 1, 65535),
+        session_expiry=address.whole("session_expiry", 3600, 0, 2**32 - 2),
+        qos=(address.whole("qos_base", 1, 0, 1), address.whole("qos_refinements", 0, 0, 1)),
         group=group,
         shards=_parse_shards(address),
     )
-
-
-def _whole(address: Address, name: str, default: int, lowest: int, highest: int) -> int:
-    value = address.number(name, default, lowest, highest)
-    if value != int(value):
-        raise PinholeError(f"{address.url}: option {name} is {value:g}; give a whole number")
-    return int(value)
 
 
 def _parse_shards(address: Address) -> int:
@@ -107,7 +100,7 @@ def _parse_shards(address: Address) -> int:
         last = last if dash else first
         ends = [int(end) for end in (first, last) if end.isascii() and end.isdigit() and len(end) <= 2]
         if len(ends) < 2 or not ends[0] <= ends[1] < SHARDS:
-            raise PinholeError(
+            raise UsageError(
                 f"{address.url}: option shards is {text!r}; give numbers from 0 to {SHARDS - 1} as in 0-7,12"
             )
         shards |= sum(1 << shard for shard in range(ends[0], ends[1] + 1))

@@ -16,7 +16,7 @@ import zlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from shared.errors import CorruptDataError, PinholeError
+from shared.errors import CorruptDataError, UsageError
 from shared.link.keys import Role
 
 SHARDS = 16
@@ -56,7 +56,7 @@ class Topics:
         prefix: one or more levels, ``a/b``.
 
     Raises:
-        PinholeError: if MQTT allows no such prefix (version 5, section 4.7).
+        UsageError: if MQTT allows no such prefix (version 5, section 4.7).
     """
 
     prefix: str = DEFAULT_PREFIX
@@ -70,7 +70,7 @@ class Topics:
             or not self.prefix.isprintable()
             or any(sign in self.prefix for sign in "+#")
         ):
-            raise PinholeError(
+            raise UsageError(
                 f"{self.prefix!r} is no prefix of MQTT topics: write it after the port as /name or /name/name, "
                 f"without + # $, at most {_LONGEST_PREFIX} bytes"
             )

@@ -7,8 +7,10 @@ repairs: a modem that is not up yet, or an interface that comes and goes, never 
 
 import asyncio
 import errno
+import ipaddress
 import socket
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
+from functools import partial
 
 from shared.errors import PinholeError
 from shared.transports.address import Address, bracketed, cannot_listen, resolve
@@ -16,7 +18,14 @@ from shared.transports.byte_queue import ByteQueue
 from shared.transports.options import ClientOptions, StationOptions
 from shared.transports.pacing import Pacer
 from shared.transports.trouble import Trouble
-from shared.transports.udp.settings import UdpOptions, check_fit, client_socket, is_multicast, station_socket
+from shared.transports.udp.settings import (
+    UdpOptions,
+    check_fit,
+    client_socket,
+    is_multicast,
+    station_socket,
+    still_in_group,
+)
 from shared.transports.udp.sockets import UdpCounters, UdpSocket
 
 _QUEUED_AT_SENDER = 1 << 18
@@ -24,6 +33,9 @@ _QUEUED_AT_STATION = 1 << 22
 """Bytes that wait for the owner; what exceeds them is dropped."""
 
 _PACKETS_IN_A_BURST = 2
+
+_LOOK_EVERY = 5.0
+"""Seconds between two looks at whether the network still brings a group's datagrams."""
 
 _OF_NO_WAY = {errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, errno.EINVAL, errno.ENETDOWN, errno.ENETUNREACH, errno.ENODEV}
 """Errors after which a connected socket may be bound to what this machine no longer is."""
@@ -166,12 +178,15 @@ class UdpStation(_UdpEnd):
 
     Args:
         sock: bound, non-blocking; closed with the station.
+        still_heard: asked now and then by stations of multicast groups; false if only another socket can hear again.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, still_heard: Callable[[], bool] | None = None) -> None:
         host, port = sock.getsockname()[:2]
         super().__init__(f"udp://{bracketed(host.partition('%')[0])}:{port}", _QUEUED_AT_STATION)
-        self._socket = UdpSocket(sock, self._received, self.counters)
+        wildcard = ipaddress.ip_address(host.partition("%")[0]).is_unspecified
+        self._socket = UdpSocket(sock, self._received, self.counters, answers_as_asked=wildcard)
+        self._keeper = None if still_heard is None else asyncio.create_task(self._keep_hearing(still_heard))
 
     async def send(self, path: Hashable, packet: bytes) -> None:
         """See `StationTransport`."""
@@ -185,7 +200,15 @@ class UdpStation(_UdpEnd):
     async def close(self) -> None:
         """See `StationTransport`."""
         self._received.fail(f"{self.url}: closed")
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
         self._socket.close()
+
+    async def _keep_hearing(self, still_heard: Callable[[], bool]) -> None:
+        while still_heard():
+            await asyncio.sleep(_LOOK_EVERY)
+        self._received.fail(f"{self.url}: the interface of the group has gone")
 
 
 async def open_udp_client(address: Address, options: ClientOptions) -> UdpClient:
@@ -218,4 +241,6 @@ async def open_udp_station(address: Address, options: StationOptions) -> UdpStat
         sock = station_socket(address, family, host, read)
     except OSError as error:
         raise cannot_listen(address.url, error.strerror or str(error)) from error
-    return UdpStation(sock)
+    return UdpStation(
+        sock, partial(still_in_group, address, sock, host, read.interface) if is_multicast(host) else None
+    )

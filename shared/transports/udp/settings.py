@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import Self
 
-from shared.errors import PinholeError
+from shared.errors import PinholeError, UsageError
 from shared.transports.address import Address
 from shared.transports.base import LARGEST_PACKET
 
@@ -61,7 +61,7 @@ class UdpOptions:
         address.refuse_unknown(["mtu", "overhead", "broadcast", "interface", "ttl"])
         for name in ("interface", "ttl"):
             if name in address.options and not multicast:
-                raise PinholeError(f"{address.url}: option {name} is for multicast groups; leave it out")
+                raise UsageError(f"{address.url}: option {name} is for multicast groups; leave it out")
         return cls._read(address, packet_bytes)
 
     @classmethod
@@ -69,20 +69,20 @@ class UdpOptions:
         """Read the options of a station's address; arguments and errors as for `of_client`."""
         address.refuse_unknown(["mtu", "interface"])
         if "interface" in address.options and not is_multicast(host):
-            raise PinholeError(f"{address.url}: option interface is for multicast groups; leave it out")
+            raise UsageError(f"{address.url}: option interface is for multicast groups; leave it out")
         return cls._read(address, packet_bytes)
 
     @classmethod
     def _read(cls, address: Address, packet_bytes: int) -> Self:
         options = cls(
-            mtu=int(address.number("mtu", LARGEST_PACKET, _SMALLEST_PACKET, LARGEST_PACKET)),
-            overhead=int(address.number("overhead", 0, 0, 1000)),
+            mtu=address.whole("mtu", LARGEST_PACKET, _SMALLEST_PACKET, LARGEST_PACKET),
+            overhead=address.whole("overhead", 0, 0, 1000),
             interface=address.options.get("interface"),
-            ttl=int(address.number("ttl", 1, 0, 255)),
-            broadcast=address.number("broadcast", 0, 0, 1) == 1,
+            ttl=address.whole("ttl", 1, 0, 255),
+            broadcast=bool(address.whole("broadcast", 0, 0, 1)),
         )
         if packet_bytes > options.mtu:
-            raise _too_large(address, packet_bytes, options.mtu)
+            raise UsageError(str(_too_large(address, packet_bytes, options.mtu)))
         return options
 
 
@@ -109,7 +109,7 @@ def client_socket(address: Address, family: socket.AddressFamily, host: str, opt
     except OSError as error:
         sock.close()
         if error.errno == errno.EACCES:
-            raise PinholeError(f"{address.url}: to send to a broadcast address, add ?broadcast=1") from error
+            raise UsageError(f"{address.url}: to send to a broadcast address, add ?broadcast=1") from error
         raise
     except PinholeError:
         sock.close()
@@ -195,17 +195,41 @@ def _join(
 ) -> None:
     """Bind a socket to a group, so that it hears nothing else, and ask the network for it."""
     if family == socket.AF_INET6:
-        group, _, scope = host.partition("%")
-        chosen = interface or scope
-        if not chosen and int(group[3], 16) <= _LINK_LOCAL:
-            raise PinholeError(f"{address.url}: groups of one link need the name of it; add ?interface=NAME")
-        index = _index(address, chosen) if chosen else 0
+        group = host.partition("%")[0]
+        index = _index6(address, host, interface)
+        if not index and int(group[3], 16) <= _LINK_LOCAL:
+            raise UsageError(f"{address.url}: groups of one link need the name of it; add ?interface=NAME")
         sock.bind((group, address.port, 0, index))
-        request = socket.inet_pton(socket.AF_INET6, group) + struct.pack("@I", index)
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
     else:
         sock.bind((host, address.port))
+    _ask_for(address, sock, host, interface)
+
+
+def _ask_for(address: Address, sock: socket.socket, host: str, interface: str | None) -> None:
+    if sock.family == socket.AF_INET6:
+        group = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+        request = group + struct.pack("@I", _index6(address, host, interface))
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+    else:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, _mreqn(address, host, interface))
+
+
+def still_in_group(address: Address, sock: socket.socket, host: str, interface: str | None) -> bool:
+    """Ask for a group again: an interface that went away, such as a USB adapter, comes back without.
+
+    Returns:
+        False if the socket is bound to an interface that will not come back, so that another one must be made.
+    """
+    with contextlib.suppress(OSError, PinholeError):  # EADDRINUSE while all is well, others while there is no interface
+        if sock.family == socket.AF_INET6 and sock.getsockname()[3] not in (0, _index6(address, host, interface)):
+            return False
+        _ask_for(address, sock, host, interface)
+    return True
+
+
+def _index6(address: Address, host: str, interface: str | None) -> int:
+    chosen = interface or host.partition("%")[2]
+    return _index(address, chosen) if chosen else 0
 
 
 def _mreqn(address: Address, group: str, interface: str | None) -> bytes:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import socket
 import struct
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
@@ -13,7 +14,12 @@ from shared.transports.byte_queue import ByteQueue
 _SO_RXQ_OVFL = 40
 """Of Linux's <asm-generic/socket.h>: the kernel tells with each datagram how many it had no room for."""
 
+# Of Linux's <linux/in.h> and <linux/in6.h>: the kernel tells which of this machine's addresses a datagram came to.
+_IP_PKTINFO, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 8, 49, 50
+_PATHS_REMEMBERED = 4096
+
 _LARGEST_DATAGRAM = 65535
+_ANCILLARY = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(20)
 _AT_ONCE = 64
 """Datagrams read before others of the event loop have their turn."""
 
@@ -41,6 +47,8 @@ class UdpSocket:
         received: gets datagrams with the addresses they came from.
         counters: of losses.
         on_error: gets what the network said later against packets that had left.
+        answers_as_asked: send to a peer from the address that it sent to, which a machine with several addresses does
+            not by itself: peers hear only whom they spoke to.
     """
 
     def __init__(
@@ -49,6 +57,8 @@ class UdpSocket:
         received: ByteQueue[Hashable],
         counters: UdpCounters,
         on_error: Callable[[OSError], None] = lambda error: None,
+        *,
+        answers_as_asked: bool = False,
     ) -> None:
         self.sock = sock
         self._received = received
@@ -58,8 +68,15 @@ class UdpSocket:
         self._writable = asyncio.Event()
         self._kernel_lost = 0
         self.closed = False
+        self._ours: OrderedDict[Hashable, tuple[int, int, bytes]] = OrderedDict()
         with contextlib.suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
+        if answers_as_asked:
+            with contextlib.suppress(OSError):
+                if sock.family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+                else:
+                    sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
         self._loop.add_reader(sock, self._read)
 
     async def send(self, packet: bytes, to: tuple[str | int, ...] | None) -> OSError | None:
@@ -77,12 +94,16 @@ class UdpSocket:
             try:
                 if to is None:
                     self.sock.send(packet)
+                elif to in self._ours:
+                    self.sock.sendmsg([packet], [self._ours[to]], 0, to)
                 else:
                     self.sock.sendto(packet, to)
                 return None
             except BlockingIOError:
                 await self._until_writable()
             except OSError as error:
+                if self._ours.pop(to, None) is not None:
+                    continue  # perhaps this machine has lost that address
                 self._note(error)
                 # What ICMP said of an earlier packet; this one has not been tried.
                 if error.errno != errno.ECONNREFUSED or told_of_another:
@@ -116,7 +137,7 @@ class UdpSocket:
     def _read(self) -> None:
         for _ in range(_AT_ONCE):
             try:
-                data, ancillary, _, source = self.sock.recvmsg(_LARGEST_DATAGRAM, socket.CMSG_SPACE(4))
+                data, ancillary, _, source = self.sock.recvmsg(_LARGEST_DATAGRAM, _ANCILLARY)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -127,7 +148,18 @@ class UdpSocket:
             for level, kind, value in ancillary:
                 if level == socket.SOL_SOCKET and kind == _SO_RXQ_OVFL and len(value) == 4:
                     self._note_kernel_losses(struct.unpack("@I", value)[0])
+                elif level == socket.IPPROTO_IP and kind == _IP_PKTINFO and len(value) == 12:
+                    # Its index 0: the routing table chooses the interface.
+                    self._note_ours(source, (level, _IP_PKTINFO, bytes(4) + value[4:8] + bytes(4)))
+                elif level == socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO and len(value) == 20:
+                    self._note_ours(source, (level, _IPV6_PKTINFO, value[:16] + bytes(4)))
             self._received.put(source, data)
+
+    def _note_ours(self, source: Hashable, message: tuple[int, int, bytes]) -> None:
+        self._ours[source] = message
+        self._ours.move_to_end(source)
+        if len(self._ours) > _PATHS_REMEMBERED:
+            self._ours.popitem(last=False)
 
     def _note_kernel_losses(self, total: int) -> None:
         self._counters.lost_in_kernel += (total - self._kernel_lost) & 0xFFFFFFFF

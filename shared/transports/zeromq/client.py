@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import socket
 from dataclasses import replace
+from itertools import count
 
 import zmq
 import zmq.asyncio
 
 from shared.errors import PinholeError
-from shared.transports.address import Address, bracketed, resolve
-from shared.transports.base import LARGEST_PACKET
+from shared.transports.address import Address, bracketed, resolve, resolve_all
+from shared.transports.base import LARGEST_PACKET, PacketTooLargeError
 from shared.transports.byte_queue import ByteQueue
 from shared.transports.options import ClientOptions
 from shared.transports.trouble import Trouble
@@ -89,7 +90,7 @@ class ZeroMQClient:
             PinholeError: if the transport is closed, or the packet so large that the station would hang up.
         """
         if len(packet) > LARGEST_PACKET:
-            raise PinholeError(
+            raise PacketTooLargeError(
                 f"{self._address.url}: a packet of {len(packet)} bytes is over the limit of {LARGEST_PACKET}"
             )
         async with self._turn:
@@ -153,9 +154,11 @@ class ZeroMQClient:
             self._connection = None
 
     async def _keep_connected(self) -> None:
-        while True:
+        for attempt in count():
             try:
-                family, host = await resolve(self._address, kind=socket.SOCK_STREAM, passive=False)
+                # A host with IPv6 and IPv4 may answer on one of them only.
+                found = await resolve_all(self._address, kind=socket.SOCK_STREAM, passive=False)
+                family, host = found[attempt % len(found)]
                 await self._connect_once(family, f"tcp://{bracketed(host)}:{self._address.port}")
             except PinholeError as error:
                 self._trouble.note(str(error))

@@ -26,9 +26,9 @@ def wants_curve(address: Address) -> bool:
     """Whether the connection is to be sealed if there are keys.
 
     Raises:
-        PinholeError: if the option is neither 0 nor 1.
+        UsageError: if the option is neither 0 nor 1.
     """
-    return bool(address.number("curve", 1, 0, 1))
+    return bool(address.whole("curve", 1, 0, 1))
 
 
 def seal_client(dealer: zmq.asyncio.Socket, secret: SecretKey, station: PublicKey) -> None:

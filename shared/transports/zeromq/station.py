@@ -1,6 +1,7 @@
 """The station's end of the ZeroMQ transport."""
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import Hashable
@@ -218,7 +219,7 @@ async def open_zeromq_station(
         gatekeeper = Gatekeeper(context, options.admits, lambda line: options.report(f"{address.url}: {line}"))
         gatekeeper.guard(router, options.secret)
     try:
-        router.bind(f"tcp://{bracketed(host)}:{address.port}")
+        _bind(router, address, host)
     except zmq.ZMQError as error:
         if gatekeeper is not None:
             gatekeeper.stop()
@@ -226,3 +227,14 @@ async def open_zeromq_station(
         await end_context(context)
         raise cannot_listen(address.url, str(error)) from error
     return ZeroMQStation(context, router, router.getsockopt_string(zmq.LAST_ENDPOINT), gatekeeper, limits)
+
+
+def _bind(router: zmq.asyncio.Socket, address: Address, host: str) -> None:
+    if address.host == "*":
+        router.setsockopt(zmq.IPV6, 1)
+        with contextlib.suppress(zmq.ZMQError):
+            router.bind(f"tcp://[::]:{address.port}")
+            return
+        # No IPv6 on this machine, or the address is taken, which the next attempt will tell.
+        router.setsockopt(zmq.IPV6, 0)
+    router.bind(f"tcp://{bracketed(host)}:{address.port}")
