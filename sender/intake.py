@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sender.rate import ArrivalRate, RatePolicy, byte_target, encode_for
 from sender.source import Capture, CaptureChangedError, Source
@@ -45,6 +45,7 @@ class Intake:
 
     Attributes:
         found_all: whether everything that lay in the source at the start has been offered by ``poll``.
+        overhead: bytes on the wire per byte of layers, at least 1: as the policy says, until somebody measures it.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Intake:
         self._encoder = encoder
         self._spool = spool
         self._policy = policy
+        self.overhead = policy.overhead
         self._clock = clock
         self._arrivals: ArrivalRate | None = None
 
@@ -115,7 +117,7 @@ class Intake:
     def _encode(self, capture: Capture, waiting: int) -> list[bytes]:
         pixels = capture.pixels()
         target = byte_target(
-            self._policy,
+            replace(self._policy, overhead=self.overhead),
             backlog=self._spool.backlog.payload_bytes,
             waiting=waiting,
             interval=self._arrivals.interval if self._arrivals else None,

@@ -11,7 +11,7 @@ from shared.keyfiles import find_public, find_secret
 from shared.link.config import LinkConfig
 from shared.link.keys import PublicKey, Role, SecretKey
 from shared.link.sealed import SealedSender
-from shared.transports import ClientOptions, open_client
+from shared.transports import ClientOptions, open_client, options_for
 from shared.transports.base import ClientTransport
 from shared.transports.bonding.choice import Mode
 from shared.transports.bonding.client import BondedClient, Link
@@ -130,7 +130,10 @@ def transport_opener(
         options: of each, but for the rate.
         simplex: there is no way back.
     """
-    openers = [partial(open_client, url, replace(options, rate=rate)) for url, rate in zip(to, rates, strict=True)]
+    openers = [
+        partial(open_client, url, replace(options_for(url, options), rate=rate))
+        for url, rate in zip(to, rates, strict=True)
+    ]
     if len(openers) == 1:
         return openers[0]
     burst = _BURST_PACKETS * options.packet_bytes

@@ -2,7 +2,7 @@
 
     watched folder --poll--> Intake --take--> Spool --Feed--> SenderSession --packets--> transport ~~~ station
                             (worker thread)     ^                   |
-                                                +---- settled ------+ LayerAcknowledged (simplex: LayerSent)
+                                                +---- Ledger -------+ LayerAcknowledged (simplex: LayerSent)
 
 The event loop never waits for the disk or the encoder. Nothing in memory is needed to go on after ``kill -9``: the
 spool holds every layer that the ground has not acknowledged, and the station stores each (sender, sequence, layer)
@@ -17,11 +17,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
+from sender.carrier import Carrier
+from sender.counters import NodeCounters
 from sender.feed import DEFAULT_WINDOW, Feed
 from sender.intake import Intake, Passed, Refused, Taken
+from sender.ledger import Ledger
 from sender.source import Capture
 from sender.spool import Backlog, Spool, SpoolError, SpoolFullError
 from sender.units import counted, format_bytes
+from sender.wire_cost import WireCost
 from shared.errors import PinholeError
 from shared.link.adaptation import make_table
 from shared.link.config import LinkConfig
@@ -32,11 +36,9 @@ from shared.link.plain import PlainSender
 from shared.link.sender_session import SenderSession
 from shared.link.statistics import SenderStatistics
 from shared.transports.base import ClientTransport
-from shared.transports.drive import drive_client
 
 _RESULT = TypeVar("_RESULT")
 _RETRY_DISK = 5.0  # seconds between two attempts on a full disk
-_LONGEST_PAUSE = 60.0  # seconds between two attempts to open the transport
 
 
 @dataclass(frozen=True)
@@ -56,25 +58,6 @@ class NodeSettings:
     max_age: float | None = None
     silence: float = 30.0
     window: int = DEFAULT_WINDOW
-
-
-@dataclass
-class NodeCounters:
-    """What this run of the node did; numbers of pictures, and bytes of layers taken.
-
-    Attributes:
-        taken: put into the spool.
-        taken_bytes: their layers' bytes.
-        done: acknowledged whole (simplex: sent), pictures of earlier runs among them.
-        refused: could not be read or encoded.
-        expired: given up for their age.
-    """
-
-    taken: int = 0
-    taken_bytes: int = 0
-    done: int = 0
-    refused: int = 0
-    expired: int = 0
 
 
 class SenderNode:
@@ -114,21 +97,27 @@ class SenderNode:
         self._intake = intake
         self._spool = spool
         self._link = link
-        self._open_transport = open_transport
         self._settings = settings or NodeSettings()
         self._report = report
         self._clock = clock
         self._session = SenderSession(link, envelope or PlainSender(spool.sender, spool.epoch), now=clock())
         self._feed = Feed(spool, window=self._settings.window)
-        self._settled: list[tuple[int, int]] = []
-        self._writing = asyncio.Lock()
+        # Where nothing comes back, what was sent is all that is known, and that was planned.
+        self._cost = None if link.simplex else WireCost.expected(intake.overhead)
+        self._picture_bytes = 0
         self._taken_all = False
         self._wake = asyncio.Event()  # for the driver: there is something to send
         self._changed = asyncio.Event()  # for the feed: something was taken or settled
         self._finished = asyncio.Event()
+        self._carrier = Carrier(
+            self._session, open_transport, on_event=self._on_event, wake=self._wake, report=report, clock=clock
+        )
         # One thread each: the disk must not wait for the encoder, and neither needs two.
         self._encoder_thread = ThreadPoolExecutor(1, "encode")
         self._disk_thread = ThreadPoolExecutor(1, "spool")
+        self._ledger = Ledger(
+            spool, self._feed, self._disk_thread, simplex=link.simplex, counters=self.counters, report=report
+        )
 
     @property
     def backlog(self) -> Backlog:
@@ -153,7 +142,9 @@ class SenderNode:
         Raises:
             PinholeError: if the transport's address is of no use, or the spool cannot be used any more.
         """
-        transport = await self._open_transport()
+        transport = await self._carrier.first(self._finished)
+        if transport is None:
+            return self.counters
         table = asyncio.create_task(self._make_table())
         self._changed.set()  # what an earlier run left behind
         if self.backlog.pictures:
@@ -162,7 +153,7 @@ class SenderNode:
         tasks = [
             asyncio.create_task(self._fill_spool()),
             asyncio.create_task(self._move_layers()),
-            asyncio.create_task(self._carry(transport)),
+            asyncio.create_task(self._carrier.carry(transport)),
             asyncio.create_task(self._look_after()),
             asyncio.create_task(self._wait_for_end()),
         ]
@@ -176,7 +167,9 @@ class SenderNode:
                 task.cancel()
             await asyncio.gather(table, *tasks, return_exceptions=True)
             self._encoder_thread.shutdown()
-            await self._settle()
+            # What cannot be written down goes out once more at the next start, and the station drops it as known.
+            with suppress(SpoolFullError):
+                await self._ledger.write_down()
             self._disk_thread.shutdown()
         return self.counters
 
@@ -219,6 +212,7 @@ class SenderNode:
         """Take one picture; return whether it changed meanwhile and will be offered again."""
         full = False
         while True:
+            self._measure_cost()
             try:
                 outcome = await self._in_thread(self._encoder_thread, lambda: self._intake.take(capture, waiting))
                 break
@@ -233,6 +227,7 @@ class SenderNode:
             case Taken(sequence, name, quality, layers, size):
                 self.counters.taken += 1
                 self.counters.taken_bytes += size
+                self._picture_bytes = size
                 self._report(f"{name}: taken as picture {sequence}, {size} bytes, {layers} layers, quality {quality:g}")
                 self._changed.set()
             case Refused(_, reason):
@@ -242,6 +237,15 @@ class SenderNode:
                 return changed
         return False
 
+    def _measure_cost(self) -> None:
+        """Tell the intake what a byte of layers costs on the link by now."""
+        if self._cost is not None:
+            so_far = self._session.statistics
+            self._cost = self._cost.after(
+                so_far.wire_bytes_settled, so_far.payload_bytes_settled, picture=self._picture_bytes
+            )
+            self._intake.overhead = self._cost.factor
+
     async def _move_layers(self) -> None:
         """Keep the session's window full and the spool's record of acknowledgements up to date."""
         full = False
@@ -249,7 +253,7 @@ class SenderNode:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._settle()
+                await self._ledger.write_down()
                 full = False
             except SpoolFullError as error:
                 # The station has these layers; if we die before the disk has room, they go out once more and it drops
@@ -259,64 +263,16 @@ class SenderNode:
                     self._report(f"{error}; acknowledgements are kept in memory until then")
                 asyncio.get_running_loop().call_later(_RETRY_DISK, self._changed.set)
             while layers := await self._in_thread(self._disk_thread, self._feed.next_layers):
+                if self._ledger.renumbering:
+                    break  # these may be called by a number that another picture has; they are read again
                 self._feed.submit(layers, self._session, self._clock())
                 self._wake.set()
             if self._settings.once and self._taken_all and not self.backlog.pictures:
                 self._finished.set()
 
-    async def _settle(self) -> None:
-        """Write down what the session has reported; once begun, this is not given up half-way."""
-        await asyncio.shield(self._write_down())
-
-    async def _write_down(self) -> None:
-        async with self._writing:
-            layers, self._settled = self._settled, []
-            if not layers:
-                return
-            try:
-                done = await self._in_thread(self._disk_thread, lambda: self._spool.settle(layers))
-            except SpoolFullError:
-                self._settled = layers + self._settled
-                raise
-        self._feed.settled(layers)
-        for picture in done:
-            self.counters.done += 1
-            how = "sent" if self._link.simplex else "acknowledged"
-            self._report(f"{picture.name}: picture {picture.sequence} {how} after {picture.age:.1f} s")
-
     def _on_event(self, event: SenderEvent) -> None:
-        self._settled.append((event.sequence, event.layer))
+        self._ledger.note(event)
         self._changed.set()
-
-    async def _carry(self, transport: ClientTransport) -> None:
-        """Drive the session over the transport; open another one for as long as it takes when it fails."""
-        pause = 1.0
-        failed = False
-        while True:
-            began = self._clock()
-            try:
-                try:
-                    await drive_client(
-                        self._session, transport, on_event=self._on_event, wake=self._wake, clock=self._clock
-                    )
-                finally:
-                    await transport.close()
-            except (OSError, PinholeError) as error:
-                if self._clock() - began > _LONGEST_PAUSE:
-                    pause, failed = 1.0, False
-                if not failed:
-                    failed = True
-                    self._report(f"link failed ({error}); pictures stay in the spool, connecting again for ever")
-            transport, pause = await self._open_again(pause)
-
-    async def _open_again(self, pause: float) -> tuple[ClientTransport, float]:
-        while True:
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-            try:
-                return await self._open_transport(), pause
-            except (OSError, PinholeError):
-                continue  # reported when the link failed
 
     async def _look_after(self) -> None:
         """Notice that the station went away or came back, and give up what is too old."""
@@ -348,10 +304,12 @@ class SenderNode:
                 await self._expire(self._settings.max_age)
 
     async def _expire(self, max_age: float) -> None:
-        # First what is known to have arrived, so that it does not count as given up.
-        with suppress(SpoolFullError):
-            await self._settle()
-        expired = await self._in_thread(self._disk_thread, lambda: self._spool.expire(max_age))
+        try:
+            # First what is known to have arrived, so that it does not count as given up.
+            await self._ledger.write_down()
+            expired = await self._in_thread(self._disk_thread, lambda: self._spool.expire(max_age))
+        except SpoolFullError:
+            return  # told by who takes pictures and moves layers; tried again in a second
         if expired:
             self._session.withdraw(expired, self._clock())
             self._feed.forget(expired)

@@ -77,6 +77,8 @@ def summary(node: SenderNode, *, simplex: bool, seconds: float) -> str:
         parts.append(f"{counters.refused} refused")
     if counters.expired:
         parts.append(f"{counters.expired} given up")
+    if counters.renumbered:
+        parts.append(f"{counters.renumbered} under new numbers")
     parts.append(f"{backlog.pictures} wait in the spool")
     parts.append(
         f"{statistics.packets_sent} packets, {format_bytes(statistics.bytes_sent)} on the wire in {seconds:.1f} s"

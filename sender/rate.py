@@ -1,7 +1,8 @@
 """Rate control: how many bytes the next picture may take.
 
 The session's token bucket keeps the budget whatever is put into it; rate control decides how good the pictures are that
-go in, so that they come out at the other end in time. It is open loop and pure: numbers in, a byte target out.
+go in, so that they come out at the other end in time. It is pure: numbers in, a byte target out. One of them is what a
+byte of layers costs on the wire, which the node measures while it sends (`sender/wire_cost.py`).
 
 * With a latency target, the bytes that the budget can deliver within it, less those already waiting, are shared out
   equally among the pictures that wait now.
@@ -33,7 +34,7 @@ class RatePolicy:
 
     Attributes:
         budget: bit/s on the wire, or None for no limit.
-        overhead: bytes on the wire per byte of layers, at least 1.
+        overhead: bytes on the wire per byte of layers, at least 1; see `WireCost` for how it is measured.
         latency: seconds that a picture may wait and travel, or None to derive it from the rate of pictures.
         quality: fixed quality, from 1, or None.
         max_bytes: fixed largest size of a picture's layers in bytes, or None.
@@ -63,7 +64,7 @@ class RatePolicy:
 
 
 def overhead_factor(*, parity: float, base_parity: float, packet_bytes: int, repeats: int = 1) -> float:
-    """Estimate the bytes on the wire per byte of layers on a link without loss.
+    """Estimate the bytes on the wire per byte of layers on a link without loss, before anything is measured.
 
     Args:
         parity: repair symbols per source symbol of refinements.

@@ -13,10 +13,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from sender.counters import NodeCounters
 from sender.devices import Device, DeviceOption, TileOption, open_encoder
 from sender.intake import Intake
 from sender.link_command import AUTO, Seals, link_config, link_rates, session_rate, transport_opener
-from sender.node import NodeCounters, NodeSettings, SenderNode
+from sender.node import NodeSettings, SenderNode
 from sender.progress import Progress, summary
 from sender.rate import RatePolicy, overhead_factor
 from sender.source import Source, WatchedFolder
@@ -34,6 +35,7 @@ from shared.link_flags import (
     TlsCa,
     TlsCertificate,
     TlsKey,
+    check_addresses,
     refuse_half_sealed,
     tls_options,
 )
@@ -41,7 +43,7 @@ from shared.transports import ClientOptions
 from shared.transports.base import ClientTransport
 from shared.transports.bonding.choice import Mode
 
-_LIKELY_PARITY = 0.1  # what adapting spends on a link that loses some percent, repair on request included
+_LIKELY_PARITY = 0.1  # what adapting spends where some percent are lost, repair on request included, until measured
 
 
 def send(
@@ -129,6 +131,7 @@ def send(
     policy = rate_policy(link, latency=latency, quality=quality, max_bytes=max_bytes)
     if max_age is not None and not max_age > 0:
         raise UsageError(f"--max-age must be greater than 0, not {max_age:g}")
+    check_addresses(to, options)
     # The encoder's runtime takes a second to load; wrong usage is told before that.
     from shared.codec.bundle import find_bundle
 

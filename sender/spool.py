@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
 
+from sender.renumbering import LARGEST_SEQUENCE, NumbersUsedUpError, Renumbered, renumber
 from sender.spool_schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from shared.errors import PinholeError
 
 FILE_NAME = "spool.sqlite"
-LARGEST_SEQUENCE = 2**32 - 1
 
 # Bytes of the disk that no picture may take: on a disk that is full to the last byte not even an acknowledgement could
 # be written, and the spool could never become smaller by itself. The log, which is what acknowledgements need, is
@@ -216,7 +216,7 @@ class Spool:
         with self._transaction() as connection:
             (sequence,) = connection.execute("SELECT next_sequence FROM node").fetchone()
             if sequence > LARGEST_SEQUENCE:
-                raise SpoolError(f"spool {self._path} has used all its sequence numbers; pass a new --state")
+                raise self._used_up()
             connection.execute("UPDATE node SET next_sequence = ?", (sequence + 1,))
             inserted = connection.execute(
                 "INSERT INTO pictures VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?, ?) "
@@ -276,6 +276,25 @@ class Spool:
         self._count(-len(done), -len(freed), -sum(freed))
         return done
 
+    def renumber(self, sequences: Iterable[int], highest: int) -> list[Renumbered]:
+        """Let pictures go on under new numbers, because the ground has others under theirs; all move in one commit.
+
+        Args:
+            sequences: their numbers; pictures of which no layer waits are passed over.
+            highest: the new numbers, and those of all pictures taken later, are above it.
+
+        Returns:
+            Those that moved, in order.
+
+        Raises:
+            SpoolError: also if there are no numbers left; nothing has moved then.
+        """
+        with self._transaction() as connection:
+            try:
+                return renumber(connection, sequences, highest)
+            except NumbersUsedUpError:
+                raise self._used_up() from None
+
     def expire(self, max_age: float, *, keep: Collection[int] = ()) -> list[int]:
         """Give up the pictures taken more than ``max_age`` seconds ago, except the sequences in ``keep``.
 
@@ -305,6 +324,9 @@ class Spool:
         """Let go of the file; the spool cannot be used any more."""
         with self._lock, self._explained():
             self._connection.close()
+
+    def _used_up(self) -> SpoolError:
+        return SpoolError(f"spool {self._path} has used all its sequence numbers; pass a new --state")
 
     @staticmethod
     def _drop(connection: sqlite3.Connection, condition: str, parameters: tuple[int, ...]) -> list[int]:

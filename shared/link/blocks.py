@@ -34,10 +34,12 @@ class OutgoingBlock:
         m: repair symbols of its code, more than are sent unasked when the station can ask.
         layers: the layers of which it carries parts.
         plan: symbols still to be sent unasked.
+        payload_bytes: bytes of its layers in the source symbols, without frames and padding.
         number: given when the first symbol goes out, None before.
         next_repair: first repair symbol, counted from 0, that has never been sent.
         next_source: source symbol whose turn it is when all repair symbols have been sent.
         sent: the symbols that have been sent.
+        wire_bytes: bytes of all packets that were sent for it, questions included.
         last_sent: seconds, when any symbol was sent last.
         deadline: seconds, when to ask for an answer; None while symbols are still to go out.
         attempts: questions about it since the station was last heard.
@@ -51,10 +53,12 @@ class OutgoingBlock:
     m: int
     layers: set[LayerKey]
     plan: deque[int]
+    payload_bytes: int
     number: int | None = None
     next_repair: int = 0
     next_source: int = 0
     sent: set[int] = field(default_factory=set)
+    wire_bytes: int = 0
     last_sent: float = 0.0
     deadline: float | None = None
     attempts: int = 0
@@ -71,6 +75,11 @@ class OutgoingBlock:
     def coded(self) -> bool:
         """Whether it is a block of a code; else it is one packet."""
         return self.m > 0
+
+    @property
+    def payload_bytes_sent(self) -> int:
+        """Bytes of its layers that have been sent at least once, to within one symbol's."""
+        return self.payload_bytes * sum(0 <= index < self.k for index in self.sent) // self.k
 
     def symbol(self, index: int) -> bytes:
         """Symbol ``index`` of the code word, 0 to k+m-1; nothing for `QUESTION`."""
@@ -146,7 +155,9 @@ def close_coded_block(pieces: Sequence[Piece], priority: int, shape: BlockShape)
     planned = min(shape.repairs(k), reed_solomon.LONGEST_CODE_WORD - k)
     m = min(planned + max(k, 4) if shape.may_be_asked else planned, reed_solomon.LONGEST_CODE_WORD - k)
     plan = deque([*range(k + planned)] * shape.repeats)
-    return OutgoingBlock(priority, sources, m, _keys(pieces, cursor), plan, next_repair=planned), cursor
+    payload = _bytes_before(pieces, cursor)
+    block = OutgoingBlock(priority, sources, m, _keys(pieces, cursor), plan, payload, next_repair=planned)
+    return block, cursor
 
 
 def close_uncoded_block(
@@ -154,7 +165,8 @@ def close_uncoded_block(
 ) -> tuple[OutgoingBlock, Cursor]:
     """Make one packet's symbol, of at most ``room`` bytes, of as many pieces as it takes."""
     symbol, cursor = fill_symbol(pieces, Cursor(), room, Ending.CUT)
-    return OutgoingBlock(priority, [symbol], 0, _keys(pieces, cursor), deque([0] * repeats)), cursor
+    plan, payload = deque([0] * repeats), _bytes_before(pieces, cursor)
+    return OutgoingBlock(priority, [symbol], 0, _keys(pieces, cursor), plan, payload), cursor
 
 
 def remaining(pieces: Sequence[Piece], cursor: Cursor) -> list[Piece]:
@@ -170,6 +182,14 @@ def remaining(pieces: Sequence[Piece], cursor: Cursor) -> list[Piece]:
 def _keys(pieces: Sequence[Piece], cursor: Cursor) -> set[LayerKey]:
     whole = pieces[: cursor.item if cursor.offset is None else cursor.item + 1]
     return {(piece.sequence, piece.layer) for piece in whole}
+
+
+def _bytes_before(pieces: Sequence[Piece], cursor: Cursor) -> int:
+    return _bytes_of(pieces) - _bytes_of(remaining(pieces, cursor))
+
+
+def _bytes_of(pieces: Sequence[Piece]) -> int:
+    return sum(len(piece.payload) - piece.start for piece in pieces)
 
 
 def _cut(pieces: Sequence[Piece], shape: BlockShape) -> tuple[list[bytes], Cursor]:
@@ -195,7 +215,7 @@ def _cut(pieces: Sequence[Piece], shape: BlockShape) -> tuple[list[bytes], Curso
 
 def _in_symbols(pieces: Sequence[Piece], k: int, largest: int) -> list[bytes] | None:
     """All pieces in exactly k symbols, as short as can be; None if that cannot be."""
-    payload = sum(len(piece.payload) - piece.start for piece in pieces)
+    payload = _bytes_of(pieces)
     # The symbols hold the payload and frames, of which there is one for each piece and one for each border.
     low = max(_SMALLEST_SYMBOL, -(-payload // k))
     high = min(low + -(-_LONGEST_FRAME_HEAD * (len(pieces) + k) // k), largest)

@@ -5,15 +5,21 @@ from collections.abc import Iterable, Iterator
 from shared.link.blocks import LayerKey, OutgoingBlock
 from shared.link.frames import Piece
 from shared.link.packet import BLOCK_NUMBERS
+from shared.link.statistics import SenderStatistics
 
 _NUMBERS_IN_FLIGHT = BLOCK_NUMBERS // 4
 """Blocks between the oldest unanswered and the newest, so that 16 bits on the wire always name one block."""
 
 
 class Outstanding:
-    """Keeps account; decides nothing."""
+    """Keeps account; decides nothing.
 
-    def __init__(self) -> None:
+    Args:
+        statistics: counts blocks that are done.
+    """
+
+    def __init__(self, statistics: SenderStatistics) -> None:
+        self._statistics = statistics
         self.backlog_bytes = 0
         self._layers: dict[LayerKey, Piece] = {}
         self._blocks: dict[int, OutgoingBlock] = {}
@@ -89,6 +95,9 @@ class Outstanding:
 
     def finish(self, block: OutgoingBlock) -> None:
         """Nothing of a block is wanted any more."""
+        if block.done:
+            return
+        self._statistics.count_settled(block)
         block.done = True
         block.deadline = None
         if block.number is not None and self._blocks.get(block.number % BLOCK_NUMBERS) is block:

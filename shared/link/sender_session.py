@@ -4,12 +4,12 @@ from collections import deque
 from collections.abc import Collection, Sequence
 
 from shared.errors import CorruptDataError, PinholeError
-from shared.link.blocks import QUESTION, LayerKey, OutgoingBlock
+from shared.link.blocks import QUESTION, OutgoingBlock
 from shared.link.budget import TokenBucket
 from shared.link.config import LinkConfig
 from shared.link.control import Echo, Report, Request, parse_report
 from shared.link.envelope import SenderEnvelope
-from shared.link.events import LayerAcknowledged, LayerSent, SenderEvent
+from shared.link.events import SenderEvent
 from shared.link.frames import LARGEST_LAYER, LARGEST_SEQUENCE, MOST_LAYERS, Piece
 from shared.link.gilbert import TELLING_PACKETS
 from shared.link.introduction import Introduction
@@ -31,6 +31,7 @@ from shared.link.patience import Patience
 from shared.link.plain import PlainSender
 from shared.link.round_trip import SentPackets
 from shared.link.send_queue import Choice, SendQueue
+from shared.link.settling import Settling
 from shared.link.statistics import SenderStatistics
 
 _SMALL_SYMBOL = 64
@@ -64,8 +65,9 @@ class SenderSession:
         self._bucket = None if config.rate is None else TokenBucket(config.rate, config.burst_bytes, now)
         self._patience = Patience(config.retransmit_after, now)
         self._introduction = Introduction(envelope, config.packet_bytes, simplex=config.simplex)
-        self._outstanding = Outstanding()
+        self._outstanding = Outstanding(self.statistics)
         self._events: deque[SenderEvent] = deque()
+        self._settling = Settling(self._queue, self._outstanding, self.statistics, self._events)
         self._times = SentPackets()
         self._known = False
         self._last_reset = -float("inf")
@@ -132,12 +134,7 @@ class SenderSession:
     def withdraw(self, sequences: Collection[int], now: float) -> None:
         """Give up pictures, because they are too old to be worth their bytes; what has arrived stays at the station."""
         self._now = now
-        self._note_closed()
-        for key in self._outstanding:
-            if key[0] in sequences:
-                self._queue.drop_layer(key)
-                self._outstanding.settle(key)
-                self.statistics.layers_withdrawn += 1
+        self._settling.withdraw(sequences)
 
     def receive_packet(self, data: bytes, now: float) -> None:
         """Take a packet from the station. Whatever is not from it is dropped and counted."""
@@ -247,7 +244,7 @@ class SenderSession:
     def _send(self, choice: Choice) -> OutgoingPacket:
         block, index = choice.block, choice.index
         self._queue.take(choice)
-        self._note_closed()
+        self._settling.note_closed()
         if block.number is None:
             self._outstanding.take_number(block)
             self._plan_anew(block)
@@ -273,7 +270,7 @@ class SenderSession:
         self._introduction.sent(len(data))
         block.last_sent = self._now
         if self.config.simplex:
-            self._report_sent(block)
+            self._settling.sent(block)
         elif exhausted and not block.done:
             self._patience.expect(block, self._now)
         return OutgoingPacket(data, block.priority)
@@ -282,17 +279,6 @@ class SenderSession:
         """A block may have waited long since it was closed; what is known of the channel now decides its parity."""
         if block.coded and self._parity.follows:
             block.plan_repairs(self._parity.repairs(block.priority, block.k, self._now))
-
-    def _report_sent(self, block: OutgoingBlock) -> None:
-        """Simplex: tell of the layers whose last packet this was."""
-        if block.plan:
-            return
-        for key in [*block.layers]:
-            if self._queue.is_cut(key) or any(carrier.plan for carrier in self._outstanding.carriers(key)):
-                continue
-            self._outstanding.settle(key)
-            self.statistics.layers_sent += 1
-            self._events.append(LayerSent(*key))
 
     def _reset(self, now: float) -> None:
         """Somebody says, without proof, that the station does not know this session: make it known, not too often."""
@@ -305,13 +291,8 @@ class SenderSession:
             self._known = False
             self._patience.start_over(self._outstanding.blocks, now)
 
-    def _note_closed(self) -> None:
-        """Take note of blocks closed since; before a layer is settled, for it must go from all that carry it."""
-        for block in self._queue.take_closed():
-            self._outstanding.carry(block)
-
     def _take_report(self, report: Report, now: float) -> None:
-        self._note_closed()
+        self._settling.note_closed()
         self._patience.heard(self._outstanding.blocks, now, again=not self._known)
         self._known = True
         self._parity.note_heard()
@@ -324,12 +305,14 @@ class SenderSession:
         for sequence, layers in report.acknowledged:
             for layer in range(MOST_LAYERS):
                 if layers >> layer & 1 and (sequence, layer) in self._outstanding:
-                    self._acknowledge((sequence, layer))
+                    self._settling.acknowledged((sequence, layer))
         if report.stored is not None:
             for number in report.stored.numbers():
                 block = self._outstanding.block(number)
                 for key in [*block.layers] if block is not None else ():
-                    self._acknowledge(key)
+                    self._settling.acknowledged(key)
+        if report.taken is not None:
+            self._settling.give_back(report.taken)
         self._note_backlog()
         for number in report.complete:
             block = self._outstanding.block(number)
@@ -350,13 +333,6 @@ class SenderSession:
             self._patience.round_trip.measure(now - sent - echo.held / 1000)
             self.statistics.round_trip = self._patience.round_trip.smoothed
             self._parity.note_round_trip(self._patience.round_trip.smoothed or 0.0)
-
-    def _acknowledge(self, key: LayerKey) -> None:
-        if not self._outstanding.carriers(key) or self._queue.is_cut(key):
-            self._queue.drop_layer(key)
-        self._outstanding.settle(key)
-        self.statistics.layers_acknowledged += 1
-        self._events.append(LayerAcknowledged(*key))
 
     def _mend(self, request: Request, now: float) -> None:
         block = self._outstanding.block(request.block)

@@ -23,12 +23,16 @@ class SenderStatistics:
         layers_acknowledged: layers the station has stored.
         layers_sent: layers reported as sent on a simplex link.
         payload_bytes_submitted: bytes of the layers taken.
+        payload_bytes_settled: bytes of layers, as far as they were sent, in blocks of which nothing is wanted any more
+            because all their layers are acknowledged (simplex: sent) or withdrawn.
+        wire_bytes_settled: bytes of all packets sent for these blocks, and of hello packets.
         reports_received: control packets understood.
         packets_rejected: incoming packets dropped: damaged, foreign or malformed.
         question_bytes_sent: bytes of packets without a symbol, which only fetch an answer, and of hello packets.
         requests_received: repair requests for blocks still open.
         timeouts: times that a block got no answer and was asked about again.
         layers_withdrawn: layers given up by the owner.
+        numbers_taken: pictures given up because the station has others under their numbers.
         resets_received: times that a station said it does not know this session.
         round_trip: smoothed round-trip time in seconds, None before the first measurement.
         loss: share of packets lost on the way to the station, as last reported; None while that rests on few packets.
@@ -46,12 +50,15 @@ class SenderStatistics:
     layers_acknowledged: int = 0
     layers_sent: int = 0
     payload_bytes_submitted: int = 0
+    payload_bytes_settled: int = 0
+    wire_bytes_settled: int = 0
     reports_received: int = 0
     packets_rejected: int = 0
     question_bytes_sent: int = 0
     requests_received: int = 0
     timeouts: int = 0
     layers_withdrawn: int = 0
+    numbers_taken: int = 0
     resets_received: int = 0
     round_trip: float | None = None
     loss: float | None = None
@@ -62,11 +69,13 @@ class SenderStatistics:
         self.packets_sent += 1
         self.bytes_sent += size
         self.question_bytes_sent += size
+        self.wire_bytes_settled += size
 
     def count_symbol(self, block: OutgoingBlock, index: int, size: int) -> None:
         """A packet of ``size`` bytes goes out, with symbol ``index`` of a block or the question about it."""
         self.packets_sent += 1
         self.bytes_sent += size
+        block.wire_bytes += size
         if index == QUESTION:
             self.question_bytes_sent += size
             return
@@ -80,6 +89,11 @@ class SenderStatistics:
             self.source_symbols_sent += 1
         else:
             self.repair_symbols_sent += 1
+
+    def count_settled(self, block: OutgoingBlock) -> None:
+        """Nothing of a block is wanted any more, and nothing of it will be sent."""
+        self.payload_bytes_settled += block.payload_bytes_sent
+        self.wire_bytes_settled += block.wire_bytes
 
 
 @dataclass
@@ -107,9 +121,10 @@ class StationStatistics:
         blocks_completed: blocks all of whose source symbols are known.
         blocks_dropped: unfinished blocks given up: limits of memory, or a new epoch.
         layers_received: layers handed to the owner.
-        layers_duplicate: layers that arrived whole once more.
+        layers_duplicate: layers that arrived once more, or whose picture's number is taken.
         layers_dropped: unfinished layers given up for the limits of memory.
         layers_acknowledged: layers the owner acknowledged.
+        layers_refused: layers under whose number the owner has other bytes.
         requests_sent: blocks for which repair was asked.
         reports_sent: control packets handed out.
         report_bytes_sent: bytes of those.
@@ -138,6 +153,7 @@ class StationStatistics:
     layers_duplicate: int = 0
     layers_dropped: int = 0
     layers_acknowledged: int = 0
+    layers_refused: int = 0
     requests_sent: int = 0
     reports_sent: int = 0
     report_bytes_sent: int = 0

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sender.feed import Feed
 from sender.spool import Spool
 from shared.link.config import LinkConfig
+from shared.link.events import LayerAcknowledged
 from shared.link.sender_session import SenderSession
 from shared.link.station import Station
 
@@ -98,6 +99,7 @@ def test_the_wire_never_carries_more_than_the_budget(
             sending.receive_packet(packet, now)
         acknowledged = []
         while event := sending.next_event():
+            assert isinstance(event, LayerAcknowledged)
             acknowledged.append((event.sequence, event.layer))
         spool.settle(acknowledged)
         feed.settled(acknowledged)

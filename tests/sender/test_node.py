@@ -4,7 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -281,6 +281,77 @@ class FullWhenSettling(FullForAWhile):
     def settle(self, layers: Iterable[tuple[int, int]]) -> list[DonePicture]:
         self._refuse()
         return super().settle(layers)
+
+
+class FullWhenExpiring(FullForAWhile):
+    def expire(self, max_age: float, *, keep: Collection[int] = ()) -> list[int]:
+        self._refuse()
+        return super().expire(max_age, keep=keep)
+
+
+def test_a_full_disk_only_puts_off_giving_up(tmp_path: Path) -> None:
+    write_picture(tmp_path / "in" / "0.png", 0)
+
+    async def wait() -> None:
+        node = SenderNode(
+            Intake(WatchedFolder(tmp_path / "in"), FakeEncoder(), spool, RatePolicy(quality=2)),
+            spool,
+            FAST,
+            lambda: open_client(f"tcp://127.0.0.1:{free_port()}"),
+            settings=NodeSettings(poll_every=0.05, max_age=0.01),
+            report=lambda line: None,
+        )
+        async with running(node):
+            await asyncio.wait_for(until(lambda: node.counters.expired == 1), PATIENCE)
+
+    with closing(FullWhenExpiring(tmp_path / "state")) as spool:
+        asyncio.run(wait())
+        assert spool.refusals == 0
+
+
+def test_what_cannot_be_written_down_at_the_end_stays_in_the_spool(tmp_path: Path, url: str) -> None:
+    write_picture(tmp_path / "in" / "0.png", 0)
+
+    async def transfer() -> None:
+        async with ground_station(url) as ground:
+            node = make_node(tmp_path / "in", spool, url, [], once=False)
+            async with running(node):
+                await asyncio.wait_for(ground.until(lambda ground: len(ground.pictures()) == 1), PATIENCE)
+                await asyncio.wait_for(until(lambda: node.statistics.layers_acknowledged), PATIENCE)
+
+    with closing(FullWhenSettling(tmp_path / "state")) as spool:
+        spool.refusals = 10**6
+        asyncio.run(transfer())
+        assert spool.backlog.pictures == 1
+
+
+def test_a_node_can_be_stopped_while_it_connects(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+
+    async def stop() -> None:
+        connecting, given_up = asyncio.Event(), asyncio.Event()
+
+        async def connect() -> ClientTransport:
+            connecting.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                given_up.set()
+            raise AssertionError
+
+        node = SenderNode(
+            Intake(WatchedFolder(tmp_path / "in"), FakeEncoder(), spool, RatePolicy(quality=2)),
+            spool,
+            FAST,
+            connect,
+            report=lambda line: None,
+        )
+        async with running(node):
+            await connecting.wait()
+        assert given_up.is_set()
+
+    with closing(Spool(tmp_path / "state")) as spool:
+        asyncio.run(asyncio.wait_for(stop(), PATIENCE))
 
 
 @pytest.mark.parametrize("kind", [FullWhenTaking, FullWhenSettling])
