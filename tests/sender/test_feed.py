@@ -1,4 +1,5 @@
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -67,19 +68,20 @@ def test_a_full_window_takes_nothing_and_new_bases_overtake(tmp_path: Path) -> N
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    data=st.data(),
+    # A seed: of generated randomness Hypothesis may choose what loses every packet, and no transfer ends then.
+    seed=st.integers(0, 2**32 - 1),
     rate=st.sampled_from([1200.0, 9600.0, 64_000.0]),
     pictures=st.integers(1, 12),
     loss=st.sampled_from([0.0, 0.2]),
 )
 def test_the_wire_never_carries_more_than_the_budget(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, rate: float, pictures: int, loss: float
+    tmp_path_factory: pytest.TempPathFactory, seed: int, rate: float, pictures: int, loss: float
 ) -> None:
     """Spool, feed, session and station on a virtual clock: all arrives, and no interval exceeds burst + rate * t."""
     spool = Spool(tmp_path_factory.mktemp("state"))
     expected = fill(spool, pictures, (40, 300, 700))
     config = LinkConfig(rate=rate, burst_bytes=2400)
-    random = data.draw(st.randoms(use_true_random=False))
+    random = Random(seed)
     feed, sending, station = Feed(spool, window=5), session(spool, config), Station(LinkConfig(), now=0.0)
     arrived: dict[tuple[int, int], bytes] = {}
     sent: list[tuple[float, int]] = []
