@@ -16,7 +16,7 @@ from shared.transports import _KINDS
 from shared.transports.address import Address
 from shared.transports.lines.serial_line import _framing
 from shared.transports.mqtt.settings import read_settings
-from shared.transports.udp.settings import UdpOptions
+from shared.transports.udp.settings import UdpOptions, check_host
 from shared.transports.zeromq.curve import wants_curve
 
 _STATION = SecretKey(Role.STATION, 3, b"s" * 32, b"t" * 32)
@@ -53,7 +53,8 @@ def _read_options(address: Address) -> None:
             host = "127.0.0.1"
         for read in (UdpOptions.of_client, UdpOptions.of_station):
             try:
-                options = read(address, host, 48)
+                options = read(address, 48)
+                check_host(address, host)
             except PinholeError:
                 continue
             demand(48 <= options.mtu <= 65507 and 0 <= options.ttl <= 255, "an option is out of range")
@@ -75,8 +76,8 @@ def _read_memory(data: bytes) -> None:
     for packet in (*sender.hello(1200), sender.wrap(0, b"body", known=True)):
         with contextlib.suppress(CorruptDataError):
             gate.admit(packet)
-    demand(memory.keys() <= gate.memory().keys(), "a memory has forgotten somebody")
-    packed = msgpack.packb([1, [[key, *remembered] for key, remembered in memory.items()]])
+    demand(memory.sessions.keys() <= gate.memory().sessions.keys(), "a memory has forgotten somebody")
+    packed = msgpack.packb([2, *([[key, *rest] for key, rest in part.items()] for part in memory)])
     demand(SessionMemory(Path("memory"))._parse(packed) == memory, "a memory is not what it was")
 
 
@@ -98,7 +99,8 @@ def seeds() -> list[bytes]:
     entries = [[_SENDER.public.seal, *Remembered(900, 17, 4)], [b"k" * 32, *Remembered(0, 0, 0)]]
     memories = [msgpack.packb([1, entries[:count]]) for count in range(3)]
     memories.append(msgpack.packb([1, [[_SENDER.public.seal, *Remembered(1000, 70000, 4)]]]))
-    memories.append(msgpack.packb([2, entries]))
+    memories += [msgpack.packb([2, entries, [[4, 4, 17], [5, 0]][:count]]) for count in range(3)]
+    memories.append(msgpack.packb([3, entries, []]))
     return [*(url.encode() for url in urls), *memories]
 
 

@@ -24,6 +24,7 @@ _SECRETS = [
 _LISTED = [ListedSender(name, secret.public) for name, secret in zip("aab", _SECRETS, strict=True)]
 _STATICS = [[StaticSecret.of_sender(secret, station.public) for station in _STATIONS] for secret in _SECRETS]
 _KEYS = {sender.key.seal for sender in _LISTED}
+_IDENTITIES = {sender.key.identity for sender in _LISTED}
 _FIRST, _SECOND = 1, 2
 
 
@@ -97,8 +98,11 @@ class _World:
         demand(all(self.gate._by_tag.values()), "an empty list is kept for a tag")
         demand({*map(id, by_tag)} == {*map(id, sessions)}, "sessions and their tags disagree")
         memory = self.gate.memory()
-        demand(memory.keys() <= _KEYS, "something is kept of a stranger")
-        demand(all(isinstance(word, Remembered) for word in memory.values()), "a memory is none")
+        demand(memory.sessions.keys() <= _KEYS, "something is kept of a stranger")
+        demand(all(isinstance(word, Remembered) for word in memory.sessions.values()), "a memory is none")
+        demand(memory.ids.keys() <= _IDENTITIES, "a stranger has an id")
+        ids = [sender for senders in memory.ids.values() for sender in senders]
+        demand(len({*ids}) == len(ids), "an id belongs to two senders")
 
 
 def run(data: bytes) -> None:

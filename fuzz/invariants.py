@@ -1,8 +1,8 @@
 """What holds of a station's memory whatever it was sent; for harnesses and for the stateful tests of the link."""
 
 from fuzz.harness import demand
+from shared.link import delivered, station_session
 from shared.link import station as limits
-from shared.link import station_session
 from shared.link.reassembly import COST_OF_A_PART
 from shared.link.station import Station
 from shared.link.station_session import StationSession
@@ -50,8 +50,12 @@ def _check_session(session: StationSession) -> None:
     demand(session._complete <= session._completed.keys(), "a block is to be called whole that is not remembered")
     demand(len(session._completed) <= station_session._BLOCKS_REMEMBERED, "too many blocks are remembered")
     names = sum(map(len, session._completed.values()))
-    demand(names == session._completed_names <= station_session._LAYERS_REMEMBERED, "blocks name too many layers")
-    demand(len(session._delivered) <= station_session._LAYERS_REMEMBERED, "too many layers are remembered")
-    demand(session._acknowledgements <= session._delivered.keys(), "a layer is acknowledged that is not remembered")
+    demand(names == session._completed_names <= station_session._NAMES_REMEMBERED, "blocks name too many layers")
+    known = session._delivered
+    demand(len(known._layers) <= delivered._LAYERS_REMEMBERED, "too many layers are remembered")
+    demand(len(known._taken) <= delivered._LAYERS_REMEMBERED, "too many numbers are remembered")
+    demand(known._acknowledgements <= known._layers.keys(), "a layer is acknowledged that is not remembered")
+    demand(known._refusals <= known._taken.keys(), "a number is called taken that is not remembered")
+    demand(known._highest >= max(known._taken, default=0), "a number is above the highest")
     demand(len(session._requests) <= _MOST_NUMBERS, "too many blocks are asked for")
-    demand(not layers.keys() & session._delivered.keys(), "a layer is delivered and unfinished")
+    demand(not any(key in known for key in layers), "a layer is delivered and unfinished")

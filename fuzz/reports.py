@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from fuzz.harness import Harness, Reader, demand, piece
 from shared.errors import CorruptDataError
-from shared.link import LayerAcknowledged, LinkConfig, SenderSession
-from shared.link.control import Echo, Report, Request, StoredBlocks, encode_report, parse_report
+from shared.link import LayerAcknowledged, LinkConfig, NumberTaken, SenderSession
+from shared.link.control import Echo, Report, Request, StoredBlocks, TakenNumbers, encode_report, parse_report
 from shared.link.envelope import StationEnvelope
 from shared.link.gilbert import GilbertFit
 from shared.link.keys import ListedSender, Role, SecretKey
@@ -60,6 +60,11 @@ class _World:
 
     def _take_events(self) -> None:
         while (event := self.session.next_event()) is not None:
+            if isinstance(event, NumberTaken):
+                mine = {key for key in self.submitted - self.said if key[0] == event.sequence}
+                demand(bool(mine) and event.highest >= event.sequence, "a number is taken that was not waited for")
+                self.submitted -= mine
+                continue
             key = (event.sequence, event.layer)
             demand(key in self.submitted and key not in self.said, "a layer is told of that was not waited for")
             demand(isinstance(event, LayerAcknowledged) is not self.config.simplex, "an event is of the wrong kind")
@@ -148,6 +153,7 @@ def run(data: bytes) -> None:
         again = parse_report(encode_report(report))
         demand(again.requests == report.requests and again.stored == report.stored, "a report is not what it was")
         demand(again.fit == report.fit and again.echo == report.echo, "a report is not what it was")
+        demand(again.taken == report.taken, "a report is not what it was")
         demand(sorted(again.acknowledged) == sorted(report.acknowledged), "a report is not what it was")
     reader = Reader(data)
     world = _World(reader.byte())
@@ -164,6 +170,7 @@ def seeds() -> list[bytes]:
         Report(complete=(0, 1), stored=StoredBlocks(0, 1, b"\1")),
         Report(fit=GilbertFit(0.1, 2.5, 300), echo=Echo(1, 0)),
         Report(fit=GilbertFit(0.9, 4000.0, 65535), stored=StoredBlocks(65535, 16384, b"\xff" * 32)),
+        Report(acknowledged=((2, 1),), taken=TakenNumbers(70000, (0, 2, 5))),
     ]
     packed = [encode_report(report) for report in reports]
     rows = b"".join(

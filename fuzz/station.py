@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from fuzz.harness import Harness, Reader, demand
 from fuzz.invariants import check_station, check_totals
-from shared.link import LayerReceived, LinkConfig, SenderSession, Station
+from shared.link import LayerReceived, LinkConfig, SenderSession, Station, delivered
 from shared.link import station as limits
 from shared.link import station_session as session_limits
 from shared.link.envelope import Gate, SenderEnvelope
@@ -43,7 +43,8 @@ def tight_limits(most_bytes: int = 3000, most_layers: int = 6) -> Iterator[None]
         *_TIGHT,
         (limits, "MOST_BUFFERED_BYTES", 3 * most_bytes // 2),
         (limits, "MOST_BUFFERED_BYTES_OF_ONE", most_bytes),
-        (session_limits, "_LAYERS_REMEMBERED", most_layers),
+        (session_limits, "_NAMES_REMEMBERED", most_layers),
+        (delivered, "_LAYERS_REMEMBERED", most_layers),
     )
     before = [(module, name, getattr(module, name)) for module, name, _ in tight]
     for module, name, value in tight:
@@ -124,6 +125,11 @@ class _World:
         """The owner says that a layer is stored that this station does not know."""
         self.station.acknowledge(reader.choose(self.senders).sender, reader.byte(), reader.byte() % 16, self.now)
 
+    def refuse(self, reader: Reader) -> None:
+        """The owner has other bytes under the number of a layer, whether this station knows of that or not."""
+        sender = reader.choose(self.senders).sender
+        self.station.refuse(sender, reader.byte(), reader.byte() % 16, reader.number(), self.now)
+
     def restart_sender(self, reader: Reader) -> None:
         """A sender starts again."""
         number = reader.byte() % _SENDERS
@@ -167,8 +173,10 @@ _STEPS: tuple[Callable[[_World, Reader], None], ...] = (
     _World.restart_sender,
     _World.restart_station,
     _World.forget,
+    _World.refuse,
 )
 _DATA, _AGAIN, _WAIT, _STORE, _HELLO = range(5)
+_REFUSE = 10
 
 
 def run(data: bytes) -> None:
@@ -220,6 +228,7 @@ def _scripted(packet_bytes: int, parity: float, lost: int, *, sealed: bool) -> b
         script += bytes([_DATA, 0, flags & _BODY_FLAGS | (0 if heard else SEALED), len(body)]) + body
         if number % 4 == 3:
             script += bytes([_WAIT, 0, 30, _STORE, 3, _AGAIN, number % 5])
+    script += bytes([_REFUSE, 0, 2, 1, 0, 50, _AGAIN, 1, _WAIT, 0, 20, _REFUSE, 0, 1, 0, 2, 0])
     return bytes(script + bytes([_WAIT, 0, 200, _STORE, 200, _WAIT, 0, 20]))
 
 

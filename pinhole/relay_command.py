@@ -12,9 +12,12 @@ import typer
 from rich.console import Console
 
 from pinhole.relay import Relay, RelaySettings
-from shared.errors import UsageError
-from shared.transports import ClientOptions, StationOptions, open_client, open_station
+from shared.errors import PinholeError, UsageError
+from shared.link_flags import check_addresses
+from shared.open_files import allow_many_open_files
+from shared.transports import ClientOptions, StationOptions, open_client
 from shared.transports.base import ClientTransport, StationTransport
+from shared.transports.lasting import open_lasting_station
 
 _LINES = ("serial", "kiss", "kiss+tcp")
 _BROKERS = ("mqtt", "mqtts")
@@ -46,7 +49,10 @@ def relay(
     For antennas away from the station. Several relays may hear one sender: the station merges what each passes on. A
     relay needs no key, for packets are sealed from end to end.
     """
+    allow_many_open_files()
     console = Console(stderr=True)
+    check_addresses(listen, StationOptions(packet_bytes=_PACKET_BYTES))
+    check_addresses([to], ClientOptions(packet_bytes=_PACKET_BYTES))
     if to.partition("://")[0] in _BROKERS:
         raise UsageError(f"--to {to}: a relay does not speak for senders at a broker; let them use the broker, or --to")
     if insecure:
@@ -61,7 +67,8 @@ async def run_relay(listen: list[str], to: str, settings: RelaySettings, console
     """Relay until SIGTERM or SIGINT, and print a summary.
 
     Raises:
-        PinholeError: if a listener or the way to the station cannot be opened, or a listener fails.
+        UsageError: if the station's address is wrong.
+        PinholeError: if a listener cannot be opened.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -79,12 +86,16 @@ async def run_relay(listen: list[str], to: str, settings: RelaySettings, console
 
     listeners: list[StationTransport] = []
     try:
-        # A wrong address is told at once, not at the first packet.
-        await (await open_upstream()).close()
+        # What is wrong or amiss is told at once, not at the first packet.
+        try:
+            await (await open_upstream()).close()
+        except UsageError:
+            raise
+        except (OSError, PinholeError) as error:
+            tell(f"the station's side cannot be opened yet ({error}); trying again for every packet")
         for url in listen:
-            listeners.append(
-                await open_station(url, StationOptions(station=station, packet_bytes=_PACKET_BYTES, report=trouble))
-            )
+            options = StationOptions(station=station, packet_bytes=_PACKET_BYTES, report=trouble)
+            listeners.append(await open_lasting_station(url, options, tell))
     except BaseException:
         for listener in listeners:
             await listener.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgpack
+from filelock import FileLock, Timeout
 
 from receiver.status import Reporter
 from shared.allowlist import AllowListFile
@@ -16,7 +17,7 @@ from shared.files import write_atomically
 from shared.link.envelope import Cause
 from shared.link.events import PacketRefused
 from shared.link.keys import KEY_BYTES, SecretKey
-from shared.link.sealed_gate import Remembered, SealedGate
+from shared.link.sealed_gate import GateMemory, Remembered, SealedGate
 from shared.link.station import Station
 
 _STORE_EVERY = 2.0
@@ -24,61 +25,86 @@ _STORE_EVERY = 2.0
 only bring layers that are in the archive already."""
 
 _LOOK_EVERY = 2.0
-_FORMAT = 1
+_FORMAT = 2
+_FORMAT_WITHOUT_IDS = 1
+_LARGEST_ID = 0xFFFFFFFF
 
 
 class SessionMemory:
-    """The newest session of every sender's key, on disk.
+    """The newest session of every sender's key and the ids that senders have used, on disk. One station at a time.
 
     Args:
-        path: the file; its folder is made if need be.
+        path: the file; its folder is made if need be, and a lock beside it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stored: dict[bytes, Remembered] = {}
+        self._stored = GateMemory({}, {})
+        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
 
-    def load(self) -> dict[bytes, Remembered]:
-        """What was stored, by the sender's X25519 public key.
+    def load(self) -> GateMemory:
+        """What was stored; from now on until `close` it is this station's alone.
 
         Raises:
-            PinholeError: if the folder cannot be made, or the file is damaged.
+            PinholeError: if another receiver uses it, the folder cannot be made, or the file is damaged.
         """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            data = self._path.read_bytes()
+            # Each of two stations would overwrite what the other knows, and so take old sessions again.
+            self._lock.acquire(timeout=0)
+            self._stored = self._parse(self._path.read_bytes())
         except FileNotFoundError:
-            return {}
-        except OSError as error:
-            raise PinholeError(f"{self._path}: {error.strerror}; pass another --state") from error
-        self._stored = self._parse(data)
-        return dict(self._stored)
+            self._stored = GateMemory({}, {})
+        except Timeout:
+            raise PinholeError(
+                f"{self._path} is in use by another receiver with this key; stop that one, or pass another --state"
+            ) from None
+        except (OSError, NotImplementedError) as error:  # the latter where the file system has no locks
+            self.close()
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise PinholeError(f"{self._path}: {reason}; pass another --state") from error
+        except PinholeError:
+            self.close()
+            raise
+        return self._stored
 
-    def store(self, memory: dict[bytes, Remembered]) -> None:
+    def store(self, memory: GateMemory) -> None:
         """Store what changed, durably.
 
         Raises:
             PinholeError: if it cannot be written.
         """
         if memory != self._stored:
-            entries = [[key, *remembered] for key, remembered in sorted(memory.items())]
-            write_atomically(self._path, msgpack.packb([_FORMAT, entries]))
-            self._stored = dict(memory)
+            sessions = [[key, *remembered] for key, remembered in sorted(memory.sessions.items())]
+            ids = [[identity, *senders] for identity, senders in sorted(memory.ids.items())]
+            write_atomically(self._path, msgpack.packb([_FORMAT, sessions, ids]))
+            self._stored = memory
 
-    def _parse(self, data: bytes) -> dict[bytes, Remembered]:
+    def close(self) -> None:
+        """Let other receivers have it."""
+        self._lock.release()
+
+    def _parse(self, data: bytes) -> GateMemory:
         damaged = PinholeError(
             f"{self._path} is damaged; without it recordings of old sessions would be taken for new ones. Move it away "
             "only when every sender has been started again since"
         )
         try:
-            form, entries = msgpack.unpackb(data, max_str_len=0, max_map_len=0)
-            memory = {key: Remembered(*numbers) for key, *numbers in entries}
+            form, *parts = msgpack.unpackb(data, max_str_len=0, max_map_len=0)
+            if form not in (_FORMAT, _FORMAT_WITHOUT_IDS):
+                raise PinholeError(f"{self._path} is of another version of Pinhole; pass another --state")
+            sessions, ids = parts if form == _FORMAT else (*parts, [])
+            memory = GateMemory(
+                {key: Remembered(*numbers) for key, *numbers in sessions},
+                {identity: tuple(senders) for identity, *senders in ids},
+            )
         except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
             raise damaged from error
-        if form != _FORMAT:
-            raise PinholeError(f"{self._path} is of another version of Pinhole; pass another --state")
-        for key, remembered in memory.items():
+        for key, remembered in memory.sessions.items():
             if not isinstance(key, bytes) or len(key) != KEY_BYTES or not all(type(n) is int for n in remembered):
+                raise damaged
+        for identity, senders in memory.ids.items():
+            if not all(type(n) is int and 0 <= n <= _LARGEST_ID for n in (identity, *senders)):
                 raise damaged
         return memory
 
@@ -96,7 +122,7 @@ class Admission:
             report: where changes and troubles are told.
 
         Raises:
-            PinholeError: if the memory cannot be used.
+            PinholeError: if the memory cannot be used, or another receiver uses it.
         """
         self.gate = SealedGate(keys, allowed.senders, memory.load())
         self._allowed = allowed
@@ -120,8 +146,9 @@ class Admission:
         return self.gate.sessions_begun == self._sessions_stored or self._store()
 
     def close(self) -> None:
-        """Store the rest."""
+        """Store the rest, and let another station have the memory."""
         self._store()
+        self._memory.close()
 
     def name_of(self, sender: int) -> str:
         """What people call a sender; empty for one without a name."""
@@ -162,10 +189,14 @@ def tell_refusals(station: Station, report: Reporter, where: Callable[[object], 
 
 
 def default_state(identity: int) -> Path:
-    """File of a station's `SessionMemory` where none is given: below ``XDG_STATE_HOME`` (XDG Base Directory 0.8)."""
+    """File of a station's `SessionMemory` where no folder is given."""
+    return default_folder() / state_name(identity)
+
+
+def default_folder() -> Path:
+    """A station's state folder where none is given: below ``XDG_STATE_HOME`` (XDG Base Directory 0.8)."""
     base = os.environ.get("XDG_STATE_HOME")
-    folder = (Path(base) if base else Path.home() / ".local" / "state") / "pinhole" / "receiver"
-    return folder / state_name(identity)
+    return (Path(base) if base else Path.home() / ".local" / "state") / "pinhole" / "receiver"
 
 
 def state_name(identity: int) -> str:

@@ -13,14 +13,14 @@ is not there, and a layer without a row (power cut in between) is adopted at the
 import hashlib
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from receiver.files import FileStore
+from receiver.files import FileStore, PlaceRefusedError
 from receiver.index import Index, LayerEntry
 from receiver.pictures import PictureKey, Stage
 from shared.codec.header import PictureHeader
@@ -52,7 +52,7 @@ class Stored(Enum):
     NEW = "new"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
-    """The archive has other bytes under this number and keeps them."""
+    """The archive has another picture under this number and keeps it: other bytes here, or in a layer beside it."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,17 @@ class StoreReport:
     """Outcome of storing several layers in order.
 
     Attributes:
-        stored: one entry for each layer that is in the archive now, from the first on; the rest was not stored.
-        error: why the rest was not, or None if there is no rest.
+        stored: one entry for each layer given; None for one that is not in the archive now.
+        refused: pictures that the archive has no place for, and why; of each the first layer that was refused and all
+            after it are not stored, those of other pictures are.
+        error: why the archive took no more layers of any picture (full disk), or None.
+        highest: of each sender with a conflict, the largest sequence number of its pictures in the archive.
     """
 
-    stored: list[Stored]
-    error: PinholeError | None
+    stored: list[Stored | None]
+    refused: dict[PictureKey, PinholeError] = field(default_factory=dict)
+    error: PinholeError | None = None
+    highest: dict[int, int] = field(default_factory=dict)
 
 
 class Archive:
@@ -122,40 +127,65 @@ class Archive:
         """Store one layer, durable when this returns; return False if the archive had it already.
 
         Raises:
-            PinholeError: if it cannot be stored (full disk); nothing has changed then.
+            PinholeError: if it cannot be stored (full disk, no place for it); nothing has changed then.
         """
         report = self.store_layers([layer])
-        if report.error is not None:
-            raise report.error
+        error = report.error or report.refused.get(layer.key)
+        if error is not None:
+            raise error
         return report.stored[0] is Stored.NEW
 
-    def store_layers(self, layers: Sequence[ReceivedLayer]) -> StoreReport:
-        """Store layers in order with one commit, as far as the storage lets it; what is reported stored is durable."""
-        stored: list[Stored] = []
+    def store_layers(self, layers: Sequence[ReceivedLayer], taken: Collection[PictureKey] = ()) -> StoreReport:
+        """Store layers in order with one commit, as far as the storage lets it; what is reported stored is durable.
+
+        One picture that there is no place for holds up no other; a storage that fails as a whole is tried once. Where
+        one layer of a picture is in conflict with what is stored, no other of that picture joins what is stored.
+
+        Args:
+            layers: what has arrived.
+            taken: pictures of which a layer was in conflict when it arrived just before these.
+        """
+        stored: list[Stored | None] = [None] * len(layers)
+        refused: dict[PictureKey, PinholeError] = {}
         entries: list[LayerEntry] = []
-        digests: dict[PictureKey, dict[int, str]] = {}
         failure: PinholeError | None = None
+        arrived = [hashlib.sha256(layer.payload).hexdigest() for layer in layers]
         try:
-            for layer in layers:
-                if layer.key not in digests:
-                    digests[layer.key] = self.index.digests(layer.key)
-                digest = hashlib.sha256(layer.payload).hexdigest()
-                known = digests[layer.key].get(layer.layer)
-                if known is not None:
-                    stored.append(Stored.DUPLICATE if known == digest else Stored.CONFLICT)
+            digests = {key: self.index.digests(key) for key in {layer.key for layer in layers}}
+            others = {*taken} | {
+                layer.key
+                for layer, digest in zip(layers, arrived, strict=True)
+                if digests[layer.key].get(layer.layer, digest) != digest
+            }
+            for number, (layer, digest) in enumerate(zip(layers, arrived, strict=True)):
+                if layer.key in refused:
                     continue
-                self.files.write(layer_name(layer.key, layer.layer), layer.payload)
+                known = digests[layer.key].get(layer.layer)
+                if known == digest:
+                    stored[number] = Stored.DUPLICATE
+                    continue
+                if known is not None or layer.key in others:
+                    others.add(layer.key)
+                    stored[number] = Stored.CONFLICT
+                    continue
+                try:
+                    self.files.write(layer_name(layer.key, layer.layer), layer.payload)
+                except PlaceRefusedError as error:
+                    refused[layer.key] = error
+                    continue
                 entries.append(_entry(layer, digest))
                 digests[layer.key][layer.layer] = digest
-                stored.append(Stored.NEW)
+                stored[number] = Stored.NEW
         except PinholeError as error:
             failure = error
         try:
+            conflicts = {layer.key for layer, what in zip(layers, stored, strict=True) if what is Stored.CONFLICT}
+            highest = {sender: self._highest(sender, entries) for sender in {key.sender for key in conflicts}}
             if entries:
                 self.index.add_layers(entries, self._clock())
         except PinholeError as error:
-            return StoreReport([], error)
-        return StoreReport(stored, failure)
+            return StoreReport([None] * len(layers), error=error)
+        return StoreReport(stored, refused, failure, highest)
 
     def read_layers(self, key: PictureKey, count: int) -> tuple[list[bytes], CorruptDataError | None]:
         """Read the first ``count`` layers of a picture and check them against the index.
@@ -229,6 +259,11 @@ class Archive:
         """Return where a result lies on the local disk, or None for other storage."""
         root = self.files.local_root
         return None if root is None else root / picture_name(key, stage)
+
+    def _highest(self, sender: int, entries: Sequence[LayerEntry]) -> int:
+        """The largest number of a sender's pictures, with those about to be entered."""
+        entered = (entry.key.sequence for entry in entries if entry.key.sender == sender)
+        return max([self.index.highest(sender), *entered])
 
     def _release(self) -> None:
         if self._lock is not None:

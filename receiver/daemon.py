@@ -44,7 +44,8 @@ class ReceiverConfig:
         steps: steps of diffusion, None for the bundle's default.
         until_idle: end after so many seconds without packets, once something arrived and all is decoded; None: never.
         largest: pixels of the largest picture to decode.
-        waiting_bytes: layers that may wait for the disk before the listeners stop reading.
+        waiting_bytes: layers that may wait for the disk before the listeners stop reading; half as much again may wait
+            for a place in the archive (a folder without rights).
         queue_limit: decodes that wait in memory; the others wait in the index.
         retry_after: seconds between attempts while the storage refuses.
         close_timeout: seconds that a decode under way is given at the end.
@@ -95,7 +96,8 @@ class Receiver:
         self._listeners = listeners
         self._report = report
         self._admission = admission
-        self._unacknowledged: list[ReceivedLayer] = []
+        # Keys only: the layers are on disk, and there may be very many before the session can be remembered.
+        self._unacknowledged: dict[tuple[PictureKey, int], None] = {}
         self._clock = clock
         self._wake = asyncio.Event()
         self._background = Background("archive")
@@ -120,6 +122,8 @@ class Receiver:
             self._background,
             listeners,
             acknowledge=self._acknowledge,
+            refuse=self._refuse,
+            ask_again=station.forget,
             stored=self._decoding.note,
             status=self.status,
             report=report,
@@ -184,15 +188,19 @@ class Receiver:
         self._ingest.add(ReceivedLayer(key, event.layer, event.layers, event.payload))
 
     def _acknowledge(self, layer: ReceivedLayer) -> None:
-        self._unacknowledged.append(layer)
+        self._unacknowledged[layer.key, layer.layer] = None
         self._acknowledge_stored()
+
+    def _refuse(self, layer: ReceivedLayer, highest: int) -> None:
+        self._station.refuse(layer.key.sender, layer.key.sequence, layer.layer, highest, self._clock())
+        self._wake.set()
 
     def _acknowledge_stored(self) -> None:
         # What is acknowledged is never sent again, so its session must be one that a restart still knows.
         if self._admission is not None and not self._admission.before_acknowledging():
             return
-        for stored in self._unacknowledged:
-            self._station.acknowledge(stored.key.sender, stored.key.sequence, stored.layer, self._clock())
+        for key, layer in self._unacknowledged:
+            self._station.acknowledge(key.sender, key.sequence, layer, self._clock())
         self._unacknowledged.clear()
         self._wake.set()
 

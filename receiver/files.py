@@ -1,5 +1,6 @@
 """Durable files under one root, on the local disk or anywhere fsspec reaches."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -8,6 +9,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from shared.errors import PinholeError
 from shared.files import write_atomically
+
+_OF_ONE_PLACE = {errno.EACCES, errno.EPERM, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG}
+"""What is wrong with one folder or file; a full or failing disk, or no more open files, concerns all."""
+
+
+class PlaceRefusedError(PinholeError):
+    """One place refuses (rights, a file where a folder must be); others may well take files."""
 
 
 class FileStore:
@@ -44,7 +52,8 @@ class FileStore:
             data: content.
 
         Raises:
-            PinholeError: if the storage refuses (full disk, rights); the former file, if any, is unharmed.
+            PlaceRefusedError: if this one place refuses; the former file, if any, is unharmed.
+            PinholeError: if the storage refuses (full disk); likewise.
         """
         try:
             if self.local_root is not None:
@@ -53,11 +62,15 @@ class FileStore:
                 write_atomically(path, data)
             else:
                 self._fs.pipe_file(f"{self._root}/{name}", data)
-        except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
-            raise PinholeError(
-                f"archive {self._url}: cannot write {name}: {reason}; free space or mend the storage"
-            ) from error
+        except (OSError, PinholeError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError):
+                raise
+            reason = cause.strerror or str(cause) or type(cause).__name__
+            trouble = f"archive {self._url}: cannot write {name}: {reason}"
+            if cause.errno in _OF_ONE_PLACE:
+                raise PlaceRefusedError(f"{trouble}; mend what is in its way there, or the rights") from error
+            raise PinholeError(f"{trouble}; free space or mend the storage") from error
 
     def read(self, name: str) -> bytes:
         """Return a whole file.

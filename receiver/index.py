@@ -115,6 +115,12 @@ class Index:
             return {(PictureKey(sender, sequence), layer) for sender, sequence, layer in rows}
 
     @_translated
+    def highest(self, sender: int) -> int:
+        """Return the largest sequence number of a sender's pictures, 0 if it has none."""
+        with self._begin() as session:
+            return session.scalar(select(func.max(Picture.sequence)).where(Picture.sender == sender)) or 0
+
+    @_translated
     def add_layers(self, entries: Sequence[LayerEntry], now: float) -> list[bool]:
         """Enter layers in one transaction; return for each whether it was new.
 

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Annotated
 import typer
 
 from receiver import decode_options as decode
-from receiver.admission import Admission, SessionMemory, default_state, state_name
+from receiver.admission import Admission, SessionMemory, default_folder, default_state, state_name
 from receiver.archive import Archive
 from receiver.daemon import Receiver, ReceiverConfig
 from receiver.engine import Engine, LocalEngine
 from receiver.listeners import Listeners
 from receiver.progress import ConsoleReporter, link_summary, show_live
+from receiver.station_id import own_station_id
 from shared.allowlist import AllowListFile, allowed_path
 from shared.errors import UsageError
 from shared.keyfiles import find_station_secrets
@@ -31,11 +32,14 @@ from shared.link_flags import (
     TlsCa,
     TlsCertificate,
     TlsKey,
+    check_addresses,
     refuse_half_sealed,
     tls_options,
 )
+from shared.open_files import allow_many_open_files
 from shared.picture import MAX_PIXELS
 from shared.transports import StationOptions
+from shared.transports.mqtt.settings import parse_mqtt
 
 
 class EngineKind(StrEnum):
@@ -65,7 +69,9 @@ def receive(
     packet_bytes: Annotated[int, typer.Option(help="Largest packet to answer with, header included.")] = 1200,
     state: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Where it keeps which sessions are old.", show_default="user state"),
+        typer.Option(
+            metavar="DIR", help="Where it keeps which sessions are old, and its id.", show_default="user state"
+        ),
     ] = None,
     index: Annotated[
         str | None, typer.Option(metavar="URL", help="SQLAlchemy URL of the index; by default SQLite in the archive.")
@@ -115,6 +121,7 @@ def receive(
         steps, sampler, start, strength, prompt, colour, precision, compile, batch, tile, overlap, paper
     )
     sizes = [_size(text) for text in warm_up or ()]
+    allow_many_open_files()
     # What is archived says its number of steps, so that of the paper is named too.
     config = ReceiverConfig(
         settle=settle,
@@ -131,11 +138,14 @@ def receive(
         password_file=password_file,
         report=reporter.warning,
     )
+    check_addresses(listen, options)
     admission = None
     if key is None:
         reporter.warning("INSECURE: packets are neither sealed nor authenticated; anyone who reaches the port can send")
     else:
         admission, options = admit(key, allowed, state, options, reporter)
+    if needs_own_id(listen, sealed=key is not None):
+        options = replace(options, station=own_station_id(state or default_folder(), archive))
 
     def load() -> LocalEngine:
         # Imported only here: torch takes seconds, and wrong usage should be told at once.
@@ -202,13 +212,14 @@ async def _run(
 ) -> bool:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    engine = load()
-    archive = Archive(archive_url, index_url=index_url, bundle_id=engine.bundle_id)
-    try:
+    with contextlib.ExitStack() as undo:
+        if admission is not None:
+            undo.callback(admission.close)
+        engine = load()
+        archive = Archive(archive_url, index_url=index_url, bundle_id=engine.bundle_id)
+        undo.callback(archive.close)
         listeners = await Listeners.open(listen, options, reporter.warning)
-    except BaseException:
-        archive.close()
-        raise
+        undo.pop_all()  # from here on the receiver closes them
     receiver = Receiver(
         config,
         archive=archive,
@@ -233,6 +244,12 @@ async def _run(
     reporter.line(f"received {receiver.status.summary()}")
     reporter.line(link_summary(receiver))
     return ended
+
+
+def needs_own_id(listen: Sequence[str], *, sealed: bool) -> bool:
+    """Whether a broker would take this station for another one: it has no key, or shares its key with a group."""
+    at_brokers = [parse_mqtt(url) for url in listen if url.startswith("mqtt")]
+    return any(not sealed or "share" in address.options for address in at_brokers)
 
 
 def admit(

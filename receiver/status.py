@@ -23,7 +23,7 @@ class Status:
         layers: layers stored.
         layer_bytes: their bytes.
         duplicates: layers that came again after they were stored (acknowledgement lost, restart).
-        conflicts: layers that came again with other bytes; the first were kept.
+        conflicts: layers of pictures whose number another one has in the archive; that one was kept.
         pictures: pictures whose base layer was stored.
         previews: pictures that got their first preview.
         decoded: pictures that got their first full decode.

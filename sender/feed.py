@@ -4,7 +4,8 @@ The spool may hold days of pictures, the session keeps what it sends in memory; 
 at once, one for base layers and one for refinements. Base layers of all spooled pictures go in before any refinement.
 
 Two cursors are enough to know what comes next, because sequence numbers only grow and everything before a cursor has
-been submitted: a restarted node begins at zero again and finds in the spool just what was never acknowledged.
+been submitted: a restarted node begins at zero again and finds in the spool just what was never acknowledged. Pictures
+that must go on under new numbers get them behind all others, so they come up again by themselves.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -71,7 +72,7 @@ class Feed:
                     self._last_refinement = key
 
     def forget(self, sequences: Collection[int]) -> None:
-        """Note pictures that were given up, whatever of them is in the session."""
+        """Note pictures that were given up or have other numbers now, whatever of them is in the session."""
         for window in (self._bases, self._refinements):
             window.difference_update({key for key in window if key[0] in sequences})
 

@@ -1,7 +1,7 @@
 """New numbers for pictures whose own the ground has given to others.
 
-Numbers are given once, by the spool. A spool that was restored from a backup, or copied with its card, gives out numbers
-for the second time; the ground, which has other pictures under them, says so, and how far it has counted.
+Numbers are given once, by the spool. A spool that was restored from a backup, or copied with its card, gives some for
+the second time; the ground, which has other pictures under them, says so, and how far it has counted.
 """
 
 import sqlite3

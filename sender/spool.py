@@ -31,8 +31,9 @@ FILE_NAME = "spool.sqlite"
 _RESERVE = 1 << 20
 _LOG_PAGES = 64
 
-_SESSIONS_SINCE = 1_577_836_800  # 2020, seconds since 1970
+_STARTS_SINCE = 1_577_836_800  # 2020, seconds since 1970
 _SESSIONS_PER_SECOND = 100
+_SECONDS_PER_EPOCH = 600  # so that 16 bits tell which of two starts came later as long as 227 days lie between them
 
 
 class SpoolError(PinholeError):
@@ -108,11 +109,13 @@ class Spool:
             with self._explained():
                 self._prepare()
             with self._transaction() as connection:
-                # The clock makes it grow also where a spool is restored from a backup, the counter where a clock begins
-                # anew at every start.
-                time_now = int((clock() - _SESSIONS_SINCE) * _SESSIONS_PER_SECOND)
+                # The clock makes them grow also where a spool is restored from a backup, the counters where a clock
+                # begins anew at every start.
+                passed = max(0.0, clock() - _STARTS_SINCE)
                 connection.execute(
-                    "UPDATE node SET epoch = (epoch + 1) & 65535, session = max(session + 1, ?)", (time_now,)
+                    "UPDATE node SET session = max(session + 1, ?), epoch = 65535 & "
+                    "CASE WHEN ((? - epoch) & 65535) BETWEEN 1 AND 32767 THEN ? ELSE epoch + 1 END",
+                    (int(passed * _SESSIONS_PER_SECOND), *[int(passed / _SECONDS_PER_EPOCH)] * 2),
                 )
                 sender, epoch, session = connection.execute("SELECT sender, epoch, session FROM node").fetchone()
                 row = connection.execute(
@@ -168,7 +171,7 @@ class Spool:
 
     @property
     def epoch(self) -> int:
-        """Number of this start, modulo 2**16."""
+        """Number of this start, u16: after that of every start before (RFC 1982), by one or as the clock says."""
         return self._epoch
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 
 from shared.errors import PinholeError
 from shared.link.config import LinkConfig
-from shared.link.events import LayerAcknowledged, LayerReceived, LayerSent
+from shared.link.events import LayerAcknowledged, LayerReceived, LayerSent, NumberTaken
 from shared.link.sender_session import SenderSession
 from shared.link.station import Station
 from sim.channel import Arrival, Channel, ChannelConfig
@@ -155,7 +155,7 @@ class SimulatedLink:
         for packet, _ in session.packets_to_send(now):
             self._carry(self.forward[index].send(packet, now), partial(self._at_station, index))
         while (event := session.next_event()) is not None:
-            if self._on_acknowledged is not None:
+            if self._on_acknowledged is not None and not isinstance(event, NumberTaken):
                 self._on_acknowledged(now, index, event)
         self._sender_wakes[index].set(session.next_timer())
 

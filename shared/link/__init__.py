@@ -5,6 +5,7 @@ from shared.link.events import (
     LayerAcknowledged,
     LayerReceived,
     LayerSent,
+    NumberTaken,
     PacketRefused,
     SenderEvent,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "LayerReceived",
     "LayerSent",
     "LinkConfig",
+    "NumberTaken",
     "OutgoingPacket",
     "PacketRefused",
     "SenderEvent",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgpack
@@ -13,7 +14,7 @@ from shared.link.packet import BLOCK_NUMBERS, COUNTERS
 from shared.link.reed_solomon import LONGEST_CODE_WORD
 
 _MOST_ENTRIES = 65536
-_PARTS = 6
+_PARTS = 7
 
 MOST_OTHERS = 256
 """Blocks after the first one that is not stored about which a report can speak."""
@@ -72,6 +73,18 @@ class StoredBlocks(NamedTuple):
                 yield (start + i) % BLOCK_NUMBERS
 
 
+class TakenNumbers(NamedTuple):
+    """Numbers under which the station has other pictures, so that the sender must give its own new ones.
+
+    Attributes:
+        highest: largest number of a picture that the station has of this sender, at least the last of ``sequences``.
+        sequences: the numbers of the sender's pictures, rising, at least one.
+    """
+
+    highest: int
+    sequences: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Report:
     """All that a station tells a sender.
@@ -83,6 +96,7 @@ class Report:
         echo: the packet heard last, None if there is nothing new to measure.
         stored: blocks that are whole and stored, None if there are none.
         fit: what the channel does to packets, None if it is not known or as it was said last.
+        taken: numbers that other pictures have, None if nothing is to be said of them.
     """
 
     acknowledged: tuple[tuple[int, int], ...] = ()
@@ -91,6 +105,7 @@ class Report:
     echo: Echo | None = None
     stored: StoredBlocks | None = None
     fit: GilbertFit | None = None
+    taken: TakenNumbers | None = None
 
 
 def encode_report(report: Report) -> bytes:
@@ -111,6 +126,7 @@ def encode_report(report: Report) -> bytes:
         report.complete,
         [*(report.stored or ())],
         () if report.fit is None else report.fit.to_wire(),
+        () if report.taken is None else _steps(report.taken),
     ]
     while message and not message[-1]:
         message.pop()
@@ -118,16 +134,33 @@ def encode_report(report: Report) -> bytes:
     return packed
 
 
+def _steps(taken: TakenNumbers) -> list[int]:
+    """The largest number, then the rising ones as differences."""
+    return [taken.highest, *map(int.__sub__, taken.sequences, (0, *taken.sequences))]
+
+
 def pack_report(report: Report, room: int) -> list[bytes]:
     """Reports of at most ``room`` bytes each that say it all together, as far as each single thing fits."""
     message = encode_report(report)
     if len(message) <= room:
         return [message]
-    if report.fit is not None or report.stored is not None or report.echo is not None:
-        lists = replace(report, echo=None, stored=None, fit=None)
+    lists = replace(report, echo=None, stored=None, fit=None, taken=None)
+    if lists != report:
         rest = [Report(echo=report.echo), Report(stored=report.stored), Report(fit=report.fit)]
-        return [packed for part in (lists, *rest) if part != Report() for packed in _pack_lists(part, room)]
+        packed = [packed for part in (lists, *rest) if part != Report() for packed in _pack_lists(part, room)]
+        return packed if report.taken is None else packed + _pack_taken(report.taken, room)
     return _pack_lists(report, room)
+
+
+def _pack_taken(taken: TakenNumbers, room: int) -> list[bytes]:
+    message = encode_report(Report(taken=taken))
+    if len(message) <= room:
+        return [message]
+    half = len(taken.sequences) // 2
+    if half == 0:
+        return []  # no room for it here, in which no report has any
+    parts = taken.sequences[:half], taken.sequences[half:]
+    return [packed for part in parts for packed in _pack_taken(taken._replace(sequences=part), room)]
 
 
 def _pack_lists(report: Report, room: int) -> list[bytes]:
@@ -160,9 +193,15 @@ def parse_report(message: bytes) -> Report:
     if not isinstance(parts, list) or len(parts) > _PARTS or not all(isinstance(part, list) for part in parts):
         raise CorruptDataError("a control message is no report")
     parts += [[]] * (_PARTS - len(parts))
-    acknowledged, echo, requests, complete, stored, fit = parts
+    acknowledged, echo, requests, complete, stored, fit, taken = parts
     return Report(
-        _acknowledged(acknowledged), _requests(requests), _complete(complete), _echo(echo), _stored(stored), _fit(fit)
+        _acknowledged(acknowledged),
+        _requests(requests),
+        _complete(complete),
+        _echo(echo),
+        _stored(stored),
+        _fit(fit),
+        _taken(taken),
     )
 
 
@@ -214,6 +253,16 @@ def _fit(values: list[object]) -> GilbertFit | None:
     if not values:
         return None
     return GilbertFit.from_wire(values)
+
+
+def _taken(values: list[object]) -> TakenNumbers | None:
+    if not values:
+        return None
+    highest, *steps = (_number(value, LARGEST_SEQUENCE) for value in values)
+    sequences = tuple(accumulate(steps))
+    if not sequences or 0 in steps[1:] or sequences[-1] > highest:
+        raise CorruptDataError("a report says of numbers that cannot be that they are taken")
+    return TakenNumbers(highest, sequences)
 
 
 def _number(value: object, largest: int) -> int:

@@ -41,7 +41,22 @@ class LayerSent:
     layer: int
 
 
-SenderEvent = LayerAcknowledged | LayerSent
+@dataclass(frozen=True)
+class NumberTaken:
+    """At the sender: the station has another picture under this number, and the session sends this one no more.
+
+    Once for a picture that is outstanding, for all its layers that are; submit them under another number.
+
+    Attributes:
+        sequence: the picture's number.
+        highest: largest number of a picture that the station has of this sender, at least ``sequence``, u32.
+    """
+
+    sequence: int
+    highest: int
+
+
+SenderEvent = LayerAcknowledged | LayerSent | NumberTaken
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from shared.link.keys import ListedSender, SecretKey
 from shared.link.packet import CONTROL, LONG, SEALED, OtherVersionError, check_version
 from shared.link.seal import Hello, StaticSecret, agree, parse_hello
 from shared.link.sealed import OVERHEAD, SealedSession
+from shared.link.sender_ids import SenderIds
 
 
 class Remembered(NamedTuple):
@@ -23,12 +24,25 @@ class Remembered(NamedTuple):
     Attributes:
         session: number of the newest session.
         counter: packets of that session below this one were taken.
-        sender: id of the sender in that session, which no other key may claim.
+        sender: id of the sender in that session.
     """
 
     session: int
     counter: int
     sender: int
+
+
+class GateMemory(NamedTuple):
+    """What a station must not forget, lest old sessions be taken again, or pictures of one sender be another's.
+
+    Attributes:
+        sessions: the newest session of each key, by the sender's X25519 public key (32 bytes).
+        ids: sender ids that each identity has used (both u32), the one used longest ago first. No other identity on the
+            allow list may claim them.
+    """
+
+    sessions: Mapping[bytes, Remembered]
+    ids: Mapping[int, Sequence[int]]
 
 
 @dataclass
@@ -48,17 +62,18 @@ class SealedGate:
     Args:
         keys: the station's keys; several while they are being rotated.
         allowed: the senders.
-        remembered: what `memory` gave in an earlier life of the station, by the sender's X25519 public key.
+        memory: what `memory` gave in an earlier life of the station.
     """
 
     def __init__(
         self,
         keys: Sequence[SecretKey],
         allowed: Iterable[ListedSender],
-        remembered: Mapping[bytes, Remembered] | None = None,
+        memory: GateMemory | None = None,
     ) -> None:
         self._keys = list(keys)
-        self._remembered = dict(remembered or {})
+        self._remembered = dict(memory.sessions) if memory is not None else {}
+        self._ids = SenderIds(memory.ids if memory is not None else {})
         self._listed: dict[bytes, _Listed] = {}
         self._by_id: dict[int, list[_Listed]] = {}
         self._by_tag: dict[int, list[SealedSession]] = {}
@@ -80,6 +95,9 @@ class SealedGate:
                 listed = _Listed(sender, statics, self._remembered.get(sender.key.seal))
             listed.sender = sender
             present[sender.key.seal] = listed
+            if listed.newest is not None and self._ids.owner(listed.newest.sender) is None:
+                # The memory is one of a time in which only this last id of each key was stored.
+                self._ids.claim(listed.newest.sender, sender.key.identity)
         self._listed = present
         ended = []
         for listed in before.values():
@@ -94,13 +112,13 @@ class SealedGate:
     def name_of(self, sender: int) -> str | None:
         """The name of the sender that used this id last, None for one that is not on the allow list."""
         owner = self._owner(sender)
-        return None if owner is None else owner.sender.name
+        return None if owner is None else owner.name
 
-    def memory(self) -> dict[bytes, Remembered]:
+    def memory(self) -> GateMemory:
         """What must be stored durably and given to the next life of this station."""
         for listed in self._listed.values():
             self._remember(listed)
-        return dict(self._remembered)
+        return GateMemory(dict(self._remembered), self._ids.by_identity())
 
     def admit(self, data: bytes) -> Admitted | None:
         """See `Gate`."""
@@ -175,11 +193,11 @@ class SealedGate:
             present.greet_again(whole.counter)
             return present
         owner = self._owner(whole.sender)
-        if owner is not None and owner not in family:
+        if owner is not None and owner.key.identity != hello.name.identity:
             raise RefusedError(
                 Cause.FORGED,
-                f"{listed.sender.name} claims the id {whole.sender:08x} of {owner.sender.name}; "
-                f"if that is the same device with a new key, revoke the key of {owner.sender.name}",
+                f"{listed.sender.name} claims the id {whole.sender:08x} of {owner.name}; "
+                f"if that is the same device with a new key, revoke the key of {owner.name}",
             )
         try:
             agreed = agree(secret.seal, whole.ephemeral)
@@ -194,6 +212,7 @@ class SealedGate:
         session.announced = whole.counter
         listed.sessions.append(session)
         self._by_tag.setdefault(session.tag, []).append(session)
+        self._ids.claim(session.sender, hello.name.identity)
         self._remember(listed)
         self.sessions_begun += 1
         return session
@@ -210,12 +229,11 @@ class SealedGate:
         listed.half = hello
         return None
 
-    def _owner(self, sender: int) -> _Listed | None:
-        """The listed key whose newest session has this sender id."""
-        for listed in self._listed.values():
-            if listed.newest is not None and listed.newest.sender == sender:
-                return listed
-        return None
+    def _owner(self, sender: int) -> ListedSender | None:
+        """Who has used this sender id last; None if nobody has that is still on the list."""
+        identity = self._ids.owner(sender)
+        family = None if identity is None else self._by_id.get(identity)
+        return family[0].sender if family else None
 
     def _end(self, listed: _Listed, session: SealedSession) -> None:
         self._remember(listed)

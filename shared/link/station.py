@@ -99,6 +99,29 @@ class Station:
         self._buffered += session.buffered_bytes - before
         self._touch(session)
 
+    def refuse(self, sender: int, sequence: int, layer: int, highest: int, now: float) -> None:
+        """Tell a sender that another picture has a number of its own: it must go on with that picture under a new one.
+
+        Call it where other bytes are stored under a layer's number. Reports say that the number is taken until the
+        sender has understood. No further layer of that picture is handed over, however long this session lasts: what
+        the sender has under that number does not belong to what is stored.
+
+        Args:
+            sender: id of the sender; nothing happens if it is not known any more, for the layer will come again.
+            sequence: the picture's number.
+            layer: 0 is the base.
+            highest: largest number of a picture stored of this sender, u32; the sender's new ones begin above it.
+            now: seconds.
+        """
+        self._now = now
+        session = self._sessions.get(sender)
+        if session is None:
+            return
+        before = session.buffered_bytes
+        session.refuse((sequence, layer), highest, now)
+        self._buffered += session.buffered_bytes - before
+        self._touch(session)
+
     def packets_to_send(self, now: float) -> list[tuple[Hashable, bytes]]:
         """Pairs of a path and a packet to send there."""
         self._now = now

@@ -1,12 +1,13 @@
 """The station's side of one sender: packets in, layers out, acknowledgements and repair requests back."""
 
 from collections import OrderedDict, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from itertools import islice
 
 from shared.errors import CorruptDataError
 from shared.link.blocks import LayerKey
 from shared.link.control import Echo, Report, Request, pack_report
+from shared.link.delivered import DeliveredLayers
 from shared.link.envelope import StationEnvelope
 from shared.link.events import LayerReceived
 from shared.link.frames import Frame, read_frames
@@ -25,12 +26,11 @@ REQUEST_AFTER = 1.0
 _PACKETS_UNHEARD = BLOCK_NUMBERS // 4
 """Packets lost in a row after which the 16 bits of a block's number may mean another one than they seem to."""
 
-_LAYERS_REMEMBERED = 65536
 _BLOCKS_REMEMBERED = 4096
-_GAPS_WATCHED = 64
-_LAYERS_SAID = 4096
-"""Acknowledgements in what is sent at one time, so that a block of very many layers is not answered in one burst."""
+_NAMES_REMEMBERED = 65536
+"""Layers that whole blocks are known to carry."""
 
+_GAPS_WATCHED = 64
 _CONFLICTS_ENDURED = 8
 _COST_OF_AN_ENTRY = 512
 """Bytes that an unfinished block or layer is reckoned to take besides its data, so that empty ones are bounded too."""
@@ -62,11 +62,9 @@ class StationSession:
         self._completed: OrderedDict[int, tuple[LayerKey, ...]] = OrderedDict()
         self._completed_names = 0
         self._layers: OrderedDict[LayerKey, IncomingLayer] = OrderedDict()
-        # True: acknowledged; False: handed to the owner, who has not stored it yet.
-        self._delivered: OrderedDict[LayerKey, bool] = OrderedDict()
+        self._delivered = DeliveredLayers()
         self._requests: dict[int, float] = {}
         self._asked: set[int] = set()
-        self._acknowledgements: set[LayerKey] = set()
         self._complete: set[int] = set()
         self._echo: tuple[int, float] | None = None
         self._report_at: float | None = None
@@ -119,11 +117,18 @@ class StationSession:
     def acknowledge(self, key: LayerKey, now: float) -> None:
         """The owner has stored a layer."""
         self.statistics.layers_acknowledged += 1
-        self._remember(key, acknowledged=True)
+        self._delivered.acknowledge(key, say=not self.mute)
         self._drop_layer(key)
-        if not self.mute:
-            self._acknowledgements.add(key)
-            self._answer(now)
+        self._answer(now)
+
+    def refuse(self, key: LayerKey, highest: int, now: float) -> None:
+        """The owner has other bytes under a layer's number, and none of its picture is wanted; see `Station.refuse`."""
+        self.statistics.layers_refused += 1
+        self._delivered.refuse(key, highest, say=not self.mute)
+        # Its other layers would join a picture that they do not belong to, whether or not they are half here.
+        for other in [other for other in self._layers if other[0] == key[0]]:
+            self._drop_layer(other)
+        self._answer(now)
 
     def channel(self, now: float) -> GilbertFit | None:
         """What the way from the sender does to packets, None while too few have come to tell."""
@@ -144,10 +149,7 @@ class StationSession:
         requests = [self._request(number) for number, at in sorted(self._requests.items()) if at <= now]
         self._asked.update(number for number, at in self._requests.items() if at <= now and number in self._blocks)
         self._requests = {number: at for number, at in self._requests.items() if at > now}
-        pictures: dict[int, int] = {}
-        said = [*islice(self._acknowledgements, _LAYERS_SAID)]
-        for sequence, layer in said:
-            pictures[sequence] = pictures.get(sequence, 0) | 1 << layer
+        pictures, taken = self._delivered.say()
         complete = [
             number % BLOCK_NUMBERS
             for number in sorted(self._complete)
@@ -159,11 +161,10 @@ class StationSession:
             echo = Echo(counter % COUNTERS, max(0, min(int((now - heard) * 1000), 0xFFFFFFFF)))
         stored = None if self._highest is None else self._stored.say(self._highest)
         fit = self._losses.news(now)
-        self._acknowledgements.difference_update(said)
         self._complete.clear()
         self._echo = None
-        self._report_at = now + ANSWER_AFTER if self._acknowledgements else None
-        whole = Report(tuple(sorted(pictures.items())), tuple(requests), tuple(complete), echo, stored, fit)
+        self._report_at = now + ANSWER_AFTER if self._delivered.something_to_say else None
+        whole = Report(tuple(sorted(pictures.items())), tuple(requests), tuple(complete), echo, stored, fit, taken)
         messages = pack_report(whole, packet_bytes - self.envelope.overhead)
         packets = [self.envelope.wrap(message) for message in messages]
         self.statistics.requests_sent += len(requests)
@@ -243,7 +244,7 @@ class StationSession:
             if layer is not None:
                 layer.blocks.add(number)
         self._complete.add(number)
-        while len(self._completed) > _BLOCKS_REMEMBERED or self._completed_names > _LAYERS_REMEMBERED:
+        while len(self._completed) > _BLOCKS_REMEMBERED or self._completed_names > _NAMES_REMEMBERED:
             self._forget_completed(next(iter(self._completed)))
         self._forget_block(number)
         self._requests.pop(number, None)
@@ -329,7 +330,7 @@ class StationSession:
         if payload is None:
             return
         self._drop_layer(key)
-        self._remember(key, acknowledged=False)
+        self._delivered.hand_over(key)
         self.statistics.layers_received += 1
         self._events.append(LayerReceived(self.sender, *key, frame.layers, payload))
 
@@ -338,20 +339,9 @@ class StationSession:
         if layer is not None:
             self.buffered_bytes -= layer.bytes + _COST_OF_AN_ENTRY
 
-    def _remember(self, key: LayerKey, *, acknowledged: bool) -> None:
-        self._delivered[key] = acknowledged or self._delivered.get(key, False)
-        self._delivered.move_to_end(key)
-        if len(self._delivered) > _LAYERS_REMEMBERED:
-            forgotten, _ = self._delivered.popitem(last=False)
-            self._acknowledgements.discard(forgotten)
-
-    def _repeat(self, layers: Iterable[LayerKey], now: float) -> None:
-        """Acknowledge stored layers once more: that they come again shows that the first time was lost."""
-        if len(self._acknowledgements) >= _LAYERS_SAID:
-            return
-        stored = [key for key in layers if self._delivered.get(key)]
-        if stored and not self.mute:
-            self._acknowledgements.update(stored)
+    def _repeat(self, layers: Collection[LayerKey], now: float) -> None:
+        """Say once more what became of layers: that they come again shows that the first time was lost."""
+        if not self.mute and self._delivered.repeat(layers):
             self._answer(now)
 
     def _note_progress(self, number: int, packet: DataPacket, incoming: Incoming, now: float) -> None:
@@ -393,4 +383,4 @@ class StationSession:
 
     def _is_stored(self, number: int) -> bool:
         layers = self._completed.get(number)
-        return layers is not None and all(self._delivered.get(key) for key in layers)
+        return layers is not None and self._delivered.are_stored(layers)

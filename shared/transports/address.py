@@ -1,6 +1,7 @@
 """Addresses of transports: ``scheme://[user@]host[:port][/path][?option=value&...]`` (RFC 3986)."""
 
 import asyncio
+import ipaddress
 import math
 import re
 import socket
@@ -115,6 +116,8 @@ def parse_address(
         )
     if ":" in host:
         host = host.replace("%25", "%")  # the interface of a link-local number as RFC 6874 writes it
+    elif not _may_be_found(host):
+        raise wrong
     options = dict(pairs)
     if len(options) < len(pairs) or (parts.username is not None and not user) or "#" in url or not url.isprintable():
         raise wrong
@@ -126,6 +129,15 @@ def parse_address(
     if not host or port is None or (parts.path not in ("", "/") and not path):
         raise wrong
     return Address(parts.scheme, host, port, unquote(parts.path.rstrip("/")), parts.username, options)
+
+
+def is_number(host: str) -> bool:
+    """Whether a host is a number, which needs no looking up."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
 
 
 async def resolve(address: Address, *, kind: socket.SocketKind, passive: bool) -> tuple[socket.AddressFamily, str]:
@@ -165,6 +177,15 @@ async def resolve_all(
 def cannot_listen(url: str, reason: str) -> PinholeError:
     """The error for a station address that cannot be taken."""
     return PinholeError(f"{url}: cannot listen there ({reason.lower()}); choose another address or stop what uses it")
+
+
+def _may_be_found(host: str) -> bool:
+    """Whether a host's name has the form of one, so that it may be found at some time."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _scheme_of(url: str) -> str:

@@ -5,6 +5,8 @@ wait (streams) or drops packets and counts them (datagrams), and the link repair
 
 Every kind keeps these rules:
 
+* A sender's transport opens although nobody is there and although its host's name is not found: both may come. What
+  cannot be opened now, for want of a device or a modem, is an error, and the owner tries again. `UsageError` is final.
 * A packet arrives as it was sent, or not at all. What no peer of the same kind can have sent is dropped and counted.
 * What a transport can mend by itself, such as a lost connection or a network that is away for a while, it mends, and
   tells the ``report`` of its options each trouble once. What it cannot mend, such as a device that was unplugged, it
@@ -24,7 +26,8 @@ kind                 no station there                                 station th
 ``mqtt``, ``mqtts``  the broker keeps base layers for a station that  dropped beyond 16 MiB
                      was there before and drops the rest; ``send``
                      waits while the broker is away
-``udp``              lost, and told where the network says so         dropped beyond 4 MiB
+``udp``              lost, and told where the network says so;        dropped beyond 4 MiB
+                     ``send`` waits until the host was found once
 ``serial``,          they go out at the speed of the line             dropped beyond 256 KiB
 ``kiss``,
 ``kiss+tcp``
@@ -35,7 +38,7 @@ several links        as their kinds; ``send`` waits while none of     as their k
 """
 
 from collections.abc import Hashable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from shared.errors import PinholeError
 
@@ -73,6 +76,15 @@ class ClientTransport(Protocol):
 
     async def close(self) -> None:
         """Close; packets still on their way out have a moment to leave. A second call does nothing."""
+
+
+@runtime_checkable
+class Troubled(Protocol):
+    """A client that knows whether it has a connection, or what the network says against its packets."""
+
+    @property
+    def trouble(self) -> str | None:
+        """What is amiss now, in one line; None if nothing is known to be."""
 
 
 class StationTransport(Protocol):

@@ -179,6 +179,15 @@ def parse_memory(url: str) -> Address:
     return Address(scheme, name, 0)
 
 
+def refuse_memory(address: Address, options: ClientOptions | StationOptions) -> None:
+    """What commands say to such an address.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError(f"memory://{address.host}: that leads nowhere outside one process; use tcp://host:port or another")
+
+
 async def open_memory_client(address: Address, options: ClientOptions) -> MemoryClient:
     """A sender of the station with the address's name, which need not be there yet."""
     return MemoryClient(address.host)

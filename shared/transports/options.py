@@ -1,10 +1,15 @@
 """What the ends of a link tell their transports beside the address."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 from shared.link.keys import PublicKey, SecretKey
+
+BROKERS = ("mqtt", "mqtts")
+"""Schemes of brokers' addresses."""
 
 Report = Callable[[str], None]
 """Takes one line for a person about what happens to a transport later: a connection lost, refused, back again."""
@@ -79,3 +84,29 @@ class StationOptions:
     tls: TlsOptions = TlsOptions()
     password_file: Path | None = None
     report: Report = tell_nobody
+
+
+_Options = TypeVar("_Options", bound=ClientOptions | StationOptions)
+
+
+def options_for(url: str, options: _Options) -> _Options:
+    """Of options for several addresses, those for one of them.
+
+    Args:
+        url: the address.
+        options: TLS is for ``mqtts://`` alone, the password file for brokers where the address names a user.
+    """
+    scheme, username = scheme_and_user(url)
+    return replace(
+        options,
+        tls=options.tls if scheme == "mqtts" else TlsOptions(),
+        password_file=options.password_file if scheme in BROKERS and username else None,
+    )
+
+
+def scheme_and_user(url: str) -> tuple[str, str | None]:
+    """Of what an address begins with; empty and None of what is no address, which its parser tells."""
+    try:
+        return url.partition("://")[0], urlsplit(url).username
+    except ValueError:
+        return "", None

@@ -32,7 +32,7 @@ _SYMBOLS = (
 _VARINTS = (("cut short", "80"), ("longer than it need be", "8000"), ("without an end", "80" * 10))
 _REPORTS: tuple[tuple[str, object], ...] = (
     ("no array", 7),
-    ("seven arrays", [[]] * 7),
+    ("eight arrays", [[]] * 8),
     ("half an acknowledgement", [[1]]),
     ("a layer above 15", [[1, 0x10000]]),
     ("a sequence above 32 bits", [[0xFFFFFFFF, 1, 1, 1]]),
@@ -44,6 +44,10 @@ _REPORTS: tuple[tuple[str, object], ...] = (
     ("a run above 16384", [[], [], [], [], [0, 16385, b""]]),
     ("a loss of one", [[], [], [], [], [], [10000, 16, 1]]),
     ("a burst below one packet", [[], [], [], [], [], [1, 15, 1]]),
+    ("a highest number, but none that is taken", [[], [], [], [], [], [], [7]]),
+    ("a taken number above the highest", [[], [], [], [], [], [], [7, 8]]),
+    ("a number that is taken twice", [[], [], [], [], [], [], [7, 5, 0]]),
+    ("a highest number above 32 bits", [[], [], [], [], [], [], [0x100000000, 5]]),
 )
 _PRESENCES: tuple[tuple[str, object], ...] = (
     ("two fields", [1, 2]),

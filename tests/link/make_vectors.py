@@ -22,7 +22,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from shared.link import reed_solomon
-from shared.link.control import Echo, Report, Request, StoredBlocks, encode_report
+from shared.link.control import Echo, Report, Request, StoredBlocks, TakenNumbers, encode_report
 from shared.link.envelope import SenderEnvelope
 from shared.link.frames import Cursor, Ending, Frame, Piece, fill_symbol, read_frames
 from shared.link.gilbert import GilbertFit
@@ -150,6 +150,9 @@ _REPORTS = (
     Report(stored=StoredBlocks(65530, 10, bytes([0b101]))),
     Report(stored=StoredBlocks(0, 16384, b"")),
     Report(fit=GilbertFit(0.05, 3.0, 1234)),
+    Report(taken=TakenNumbers(0, (0,))),
+    Report(taken=TakenNumbers(70000, (7, 8, 300, 70000))),
+    Report(acknowledged=((4712, 0b1),), taken=TakenNumbers(2**32 - 1, (4711,))),
     Report(
         acknowledged=((4711, 0b11),),
         requests=(Request(22, 2, bytes([0b110])),),
@@ -360,6 +363,7 @@ def _report(report: Report) -> Vectors:
         "complete": [*report.complete],
         "stored": None if stored is None else [stored.first, stored.run, stored.others.hex()],
         "fit": None if report.fit is None else [report.fit.loss, report.fit.burst, report.fit.packets],
+        "taken": None if report.taken is None else [report.taken.highest, *report.taken.sequences],
     }
 
 

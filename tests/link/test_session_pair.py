@@ -25,13 +25,13 @@ from hypothesis.stateful import (
 
 from fuzz.invariants import check_station, check_totals
 from fuzz.station import tight_limits
-from shared.link import LayerAcknowledged, LayerReceived, LayerSent, LinkConfig, SenderSession, Station
+from shared.link import LayerAcknowledged, LayerReceived, LayerSent, LinkConfig, NumberTaken, SenderSession, Station
 from shared.link.envelope import Admitted, SenderEnvelope
 from shared.link.keys import ListedSender, Role, SecretKey
 from shared.link.plain import PlainSender
 from shared.link.seal import SealingKey
 from shared.link.sealed import SealedSender, SealedSession
-from shared.link.sealed_gate import Remembered, SealedGate
+from shared.link.sealed_gate import GateMemory, SealedGate
 
 GROUND = SecretKey.generate(Role.STATION)
 DRONE = SecretKey.generate(Role.SENDER)
@@ -47,6 +47,7 @@ _CAPTURED = 400
 """Packets that a recorder on the way keeps."""
 
 _MOST_LAYERS = 60
+_MOST_TAKEN = 6
 _HARDLY_ENOUGH = (16_000, 30)
 """Bytes that a station may keep, and layers that it may remember; the largest block here needs nearly as many."""
 
@@ -136,6 +137,7 @@ class SessionPair(RuleBasedStateMachine):
         self.stored: set[Key] = set()
         self.settled: set[Key] = set()
         self.withdrawn: set[Key] = set()
+        self.taken_numbers: set[int] = set()
         self.to_store: list[LayerReceived] = []
         self.taken: dict[bytes, set[int]] = {}
         self.starts = 0
@@ -151,7 +153,7 @@ class SessionPair(RuleBasedStateMachine):
         flush_after=st.sampled_from([0.0, 2.0]),
         rate=st.sampled_from([None, 2400.0, 64000.0]),
         repeats=st.integers(1, 2),
-        large=st.sampled_from([0, 2**14 - 2, 2**32 - 40]),
+        large=st.sampled_from([0, 2**14 - 2, 2**32 - 80]),
         worn=st.booleans(),
     )
     def start(
@@ -218,10 +220,21 @@ class SessionPair(RuleBasedStateMachine):
     def store(self, number: int) -> None:
         """The station's owner has stored layers."""
         for event in self.to_store[:number]:
-            self.stored.add((event.sequence, event.layer))
-            self.station.acknowledge(event.sender, event.sequence, event.layer, self.now)
+            key = (event.sequence, event.layer)
+            if event.sequence in self.taken_numbers and key not in self.stored:
+                self.station.refuse(event.sender, *key, max(self.taken_numbers), self.now)
+                continue
+            self.stored.add(key)
+            self.station.acknowledge(event.sender, *key, self.now)
         del self.to_store[:number]
         self._exchange()
+
+    @precondition(lambda self: self.submitted and len(self.taken_numbers) < _MOST_TAKEN)
+    @rule(data=st.data())
+    def collide(self, data: st.DataObject) -> None:
+        """It turns out that the station's owner has another picture under a number, from a former life of the spool."""
+        sequence = data.draw(st.sampled_from(sorted({sequence for sequence, _ in self.submitted})))
+        self.taken_numbers.add(sequence)
 
     @rule()
     def restart_sender(self) -> None:
@@ -403,7 +416,7 @@ class SessionPair(RuleBasedStateMachine):
         session._outstanding._next_number = self.first_number
         return session
 
-    def _gate(self, memory: dict[bytes, Remembered] | None = None) -> SealedGate | None:
+    def _gate(self, memory: GateMemory | None = None) -> SealedGate | None:
         if not self.sealed:
             return None
         gate = WatchedGate([GROUND], LISTED, memory)
@@ -433,12 +446,30 @@ class SessionPair(RuleBasedStateMachine):
 
     def _take_events(self) -> None:
         while (event := self.session.next_event()) is not None:
+            if isinstance(event, NumberTaken):
+                self._renumber(event)
+                continue
             assert isinstance(event, LayerSent if self.simplex else LayerAcknowledged)
             key = (event.sequence, event.layer)
             assert key in self.submitted
             assert key not in self.settled, "a layer was told of twice"
             assert key not in self.withdrawn, "a layer was told of that had been withdrawn"
             self.settled.add(key)
+
+    def _renumber(self, event: NumberTaken) -> None:
+        """As a sender's owner does: what has not arrived of the picture goes on under a number of its own."""
+        assert not self.simplex
+        assert event.sequence in self.taken_numbers
+        assert event.highest in self.taken_numbers
+        assert event.highest >= event.sequence
+        left = {key for key in self.submitted if key[0] == event.sequence} - self.settled - self.withdrawn
+        assert left, "a number is taken of which nothing was outstanding"
+        assert not any(key in self.session._outstanding for key in left)
+        sequence, self.sequence = self.sequence, self.sequence + 1
+        for _, layer in sorted(left):
+            self.submitted[sequence, layer] = self.submitted[event.sequence, layer]
+            self._submit(sequence, [layer])
+        self.withdrawn |= left
 
     def _arrive(self, up: bool, packet: bytes, path: str = "path") -> None:
         if not up:

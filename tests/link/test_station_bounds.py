@@ -10,7 +10,16 @@ import pytest
 from fuzz.invariants import check_station
 from fuzz.station import tight_limits
 from shared.errors import CorruptDataError
-from shared.link import LayerAcknowledged, LayerReceived, LayerSent, LinkConfig, SenderSession, Station, reed_solomon
+from shared.link import (
+    LayerAcknowledged,
+    LayerReceived,
+    LayerSent,
+    LinkConfig,
+    SenderSession,
+    Station,
+    delivered,
+    reed_solomon,
+)
 from shared.link import station as limits
 from shared.link import station_session as session_limits
 from shared.link.control import Report, encode_report, parse_report
@@ -62,9 +71,9 @@ def test_what_a_station_has_to_say_is_bounded(simplex: bool) -> None:
                 send.station.acknowledge(1, event.sequence, event.layer, 0.0)
         if simplex:
             assert not send.session._complete
-            assert not send.session._acknowledgements
-        most = session_limits._BLOCKS_REMEMBERED + session_limits._LAYERS_REMEMBERED
-        assert len(send.session._complete) + len(send.session._acknowledgements) <= most
+            assert not send.session._delivered.something_to_say
+        most = session_limits._BLOCKS_REMEMBERED + delivered._LAYERS_REMEMBERED
+        assert len(send.session._complete) + len(send.session._delivered._acknowledgements) <= most
         assert len(send.session._requests) <= session_limits._BLOCKS_REMEMBERED + session_limits._GAPS_WATCHED
 
 
@@ -78,7 +87,7 @@ def test_empty_parts_of_layers_are_not_for_free(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_layers_that_blocks_name_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_limits, "_LAYERS_REMEMBERED", 1000)
+    monkeypatch.setattr(session_limits, "_NAMES_REMEMBERED", 1000)
     send = Sending(Station(LinkConfig(), now=0.0))
     for block in range(100):
         send(block, b"".join(frame(sequence, b"", final=True) for sequence in range(120)))
@@ -253,7 +262,7 @@ def test_a_block_that_contradicts_itself_is_not_tried_with_every_symbol(monkeypa
 
 
 def test_what_is_acknowledged_again_is_said_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_limits, "_LAYERS_SAID", 10)
+    monkeypatch.setattr(delivered, "_LAYERS_SAID", 10)
     send = Sending(Station(LinkConfig(), now=0.0))
     send(1, b"".join(frame(sequence, b"", final=True) for sequence in range(35)))
     for event in send.received:

@@ -184,6 +184,8 @@ def test_reports_are_read() -> None:
         assert (None if stored is None else [stored.first, stored.run, stored.others.hex()]) == vector["stored"]
         fit = report.fit
         assert (None if fit is None else [fit.loss, fit.burst, fit.packets]) == vector["fit"]
+        taken = report.taken
+        assert (None if taken is None else [taken.highest, *taken.sequences]) == vector["taken"]
 
 
 def test_fits_are_read() -> None:

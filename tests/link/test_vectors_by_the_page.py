@@ -6,6 +6,7 @@ import hmac
 import json
 import struct
 import zlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def test_reports() -> None:
         for sequence, layers in vector["acknowledged"]:
             steps += [sequence - before, layers]
             before = sequence
-        stored, fit = vector["stored"], vector["fit"]
+        stored, fit, taken = vector["stored"], vector["fit"], vector["taken"]
         parts: list[list[object]] = [
             steps,
             vector["echo"] or [],
@@ -201,6 +202,7 @@ def test_reports() -> None:
             vector["complete"],
             [] if stored is None else [stored[0], stored[1], unhex(stored[2])],
             [] if fit is None else [round(fit[0] * 10_000), round(fit[1] * 16), fit[2]],
+            [] if taken is None else [*taken[:2], *(after - first for first, after in pairwise(taken[1:]))],
         ]
         while parts and not parts[-1]:
             parts.pop()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from shared.link import LayerReceived, LinkConfig, SenderEvent, SenderSession, Station
+from shared.link import LayerAcknowledged, LayerReceived, LinkConfig, SenderEvent, SenderSession, Station
 from shared.link.envelope import Gate, SenderEnvelope
 from shared.link.plain import PlainSender
 
@@ -60,6 +60,7 @@ class Wire:
     received: list[LayerReceived] = field(default_factory=list)
     events: list[SenderEvent] = field(default_factory=list)
     sent: list[bytes] = field(default_factory=list)
+    taken: set[int] = field(default_factory=set)
     answered: list[bytes] = field(default_factory=list)
     _queue: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     _count: "count[int]" = field(default_factory=count)
@@ -89,6 +90,10 @@ class Wire:
     def layers(self) -> dict[tuple[int, int], bytes]:
         return {(event.sequence, event.layer): event.payload for event in self.received}
 
+    def acknowledged(self) -> list[tuple[int, int]]:
+        """Layers that the sender's owner was told of as stored, in order."""
+        return [(event.sequence, event.layer) for event in self.events if isinstance(event, LayerAcknowledged)]
+
     def _exchange(self) -> None:
         self.session.handle_timer(self.now)
         self.station.handle_timer(self.now)
@@ -111,7 +116,10 @@ class Wire:
             self._at(self.store_after, lambda event=event: self._store(event))  # type: ignore[misc]
 
     def _store(self, event: LayerReceived) -> None:
-        self.station.acknowledge(event.sender, event.sequence, event.layer, self.now)
+        if event.sequence in self.taken:
+            self.station.refuse(event.sender, event.sequence, event.layer, max(self.taken), self.now)
+        else:
+            self.station.acknowledge(event.sender, event.sequence, event.layer, self.now)
 
     def _at(self, delay: float, action: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (self.now + delay, next(self._count), action))

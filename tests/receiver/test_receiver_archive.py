@@ -100,11 +100,51 @@ def test_a_full_disk_in_the_middle_keeps_what_was_written_and_names_the_trouble(
     monkeypatch.setattr(os, "replace", full_after_two)
     layers = [received(0x2A, 7, layer) for layer in range(3)]
     report = archive.store_layers(layers)
-    assert report.stored == [Stored.NEW, Stored.NEW]
+    assert report.stored == [Stored.NEW, Stored.NEW, None]
+    assert report.refused == {}
     assert "No space left on device" in str(report.error)
     assert "space" in str(report.error)
     monkeypatch.undo()
     assert archive.store_layers(layers).stored == [Stored.DUPLICATE, Stored.DUPLICATE, Stored.NEW]
+
+
+def test_a_full_disk_is_not_tried_again_for_every_layer(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts: list[Path] = []
+
+    def full(source: Path, target: Path) -> None:
+        attempts.append(target)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    report = archive.store_layers([received(sender, 1, 0) for sender in range(64)])
+    assert report.stored == [None] * 64
+    assert len(attempts) == 1
+
+
+def test_a_picture_without_a_place_holds_up_no_other(archive: Archive) -> None:
+    root = archive.files.local_root
+    assert root is not None
+    (root / "00000001").write_text("a file where a folder must be")
+    (root / "00000002" / "5").mkdir(parents=True)
+    (root / "00000002" / "5" / "layer-1.bin").mkdir()
+    layers = [received(1, 1, 0), *(received(2, 5, layer) for layer in range(3)), received(2, 6, 0), received(3, 1, 0)]
+    report = archive.store_layers(layers)
+    # Of the picture of which the second layer has no place, the third waits for it.
+    assert report.stored == [None, Stored.NEW, None, None, Stored.NEW, Stored.NEW]
+    assert report.refused.keys() == {PictureKey(1, 1), PictureKey(2, 5)}
+    assert "00000001/1/layer-0.bin" in str(report.refused[PictureKey(1, 1)])
+    assert report.error is None
+    record = archive.index.picture(PictureKey(2, 5))
+    assert record is not None
+    assert record.layers_have == 1
+    with pytest.raises(PinholeError, match="rights"):
+        archive.store_layer(layers[0])
+    (root / "00000001").unlink()
+    (root / "00000002" / "5" / "layer-1.bin").rmdir()
+    assert archive.store_layers(layers).stored == [
+        *(Stored.NEW, Stored.DUPLICATE, Stored.NEW),
+        *(Stored.NEW, Stored.DUPLICATE, Stored.DUPLICATE),
+    ]
 
 
 def test_a_full_index_reports_nothing_as_stored(archive: Archive) -> None:
@@ -117,7 +157,7 @@ def test_a_full_index_reports_nothing_as_stored(archive: Archive) -> None:
     with archive.index._engine.connect() as connection:
         connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
     report = archive.store_layers([received(1, sequence, 0) for sequence in range(100)])
-    assert report.stored == []
+    assert report.stored == [None] * 100
     assert "full" in str(report.error)
     with archive.index._engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=1000000")

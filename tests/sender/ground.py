@@ -26,13 +26,20 @@ class Ground:
         self.contradictions: list[tuple[int, int, int]] = []
         self._changed = asyncio.Event()
 
-    def store(self, event: LayerReceived) -> None:
+    def store(self, event: LayerReceived) -> bool:
+        """Keep a layer; return False if other bytes are kept under its number."""
         key = (event.sender, event.sequence, event.layer)
         self.deliveries[key] += 1
-        if self.layers.setdefault(key, event.payload) != event.payload:
+        same = self.layers.setdefault(key, event.payload) == event.payload
+        if not same:
             self.contradictions.append(key)
         self.layer_counts[event.sender, event.sequence] = event.layers
         self._changed.set()
+        return same
+
+    def highest(self, sender: int) -> int:
+        """The largest number of a picture of a sender."""
+        return max(sequence for one, sequence in self.layer_counts if one == sender)
 
     def pictures(self) -> list[list[bytes]]:
         """The whole pictures, each as its layers, by sender and sequence."""
@@ -54,18 +61,26 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground_station(url: str, *, simplex: bool = False) -> AsyncIterator[Ground]:
-    """Listen on ``url`` while the body runs; acknowledge each layer when it is kept."""
+async def ground_station(url: str, *, simplex: bool = False, claimed: int | None = None) -> AsyncIterator[Ground]:
+    """Listen on ``url`` while the body runs; acknowledge each layer when it is kept.
+
+    Args:
+        url: of a transport.
+        simplex: say nothing.
+        claimed: the largest number that it says it has, where that is not true.
+    """
     ground = Ground()
     transport = await open_station(url)
     station = Station(FAST, now=time.monotonic())
     wake = asyncio.Event()
 
     def keep(event: LayerReceived) -> None:
-        ground.store(event)
-        if not simplex:
-            station.acknowledge(event.sender, event.sequence, event.layer, time.monotonic())
-            wake.set()
+        number = (event.sender, event.sequence, event.layer)
+        if not ground.store(event):
+            station.refuse(*number, claimed or ground.highest(event.sender), time.monotonic())
+        elif not simplex:
+            station.acknowledge(*number, time.monotonic())
+        wake.set()
 
     driving = asyncio.create_task(drive_station(station, transport, on_event=keep, wake=wake, clock=time.monotonic))
     try:

@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from itertools import count, pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from sender.renumbering import LARGEST_SEQUENCE, Renumbered, renumber
 from sender.spool import FILE_NAME, Backlog, Spool, SpoolError, SpoolFullError, WaitingLayer
 from shared.errors import PinholeError
 
@@ -39,6 +41,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.taken_at: dict[int, float] = {}
         self.identities: set[tuple[str, bytes]] = set()
         self.sequences: list[int] = []
+        self.names: dict[int, str] = {}
 
     def open(self) -> Spool:
         return Spool(Path(self.folder.name, str(self.generation)), clock=lambda: self.now)
@@ -57,6 +60,7 @@ class SpoolMachine(RuleBasedStateMachine):
         sequence = take(self.spool, name, layers, digest=digest)
         assert sequence > max(self.sequences, default=0)
         self.sequences.append(sequence)
+        self.names[sequence] = name
         self.identities.add((name, digest))
         self.taken_at[sequence] = self.now
         self.layers.update({(sequence, index): layer for index, layer in enumerate(layers)})
@@ -70,6 +74,23 @@ class SpoolMachine(RuleBasedStateMachine):
             self.layers.pop(key, None)
         done = before - {sequence for sequence, _ in self.layers}
         assert {picture.sequence for picture in self.spool.settle([*chosen, (10**9, 0)])} == done
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), above=st.integers(-5, 9))
+    def renumber(self, data: st.DataObject, above: int) -> None:
+        """The ground has other pictures under these numbers, whatever has become of ours."""
+        chosen = data.draw(st.sets(st.sampled_from(self.sequences)))
+        highest = max(0, self.sequences[-1] + above)
+        pending = sorted({sequence for sequence, _ in self.layers} & chosen)
+        first = max(self.sequences[-1], highest) + 1
+        moved = self.spool.renumber(chosen, highest)
+        assert [(picture.before, picture.sequence) for picture in moved] == [*zip(pending, count(first), strict=False)]
+        assert [picture.name for picture in moved] == [self.names[sequence] for sequence in pending]
+        new = {picture.before: picture.sequence for picture in moved}
+        self.layers = {(new.get(sequence, sequence), layer): data for (sequence, layer), data in self.layers.items()}
+        for before, sequence in new.items():
+            self.taken_at[sequence], self.names[sequence] = self.taken_at[before], self.names[before]
+        self.sequences += [*new.values()] or [first - 1]
 
     @rule(seconds=st.integers(1, 50))
     def wait(self, seconds: int) -> None:
@@ -225,3 +246,72 @@ def test_a_spool_of_the_version_before_is_brought_up_to_date(tmp_path: Path) -> 
         assert (spool.sender, spool.epoch) == (sender, epoch + 1)
         assert spool.session > 0
         assert [layer.sequence for layer in spool.waiting_bases(0, 9)] == [sequence]
+
+
+def test_a_picture_moves_with_what_is_left_of_it(tmp_path: Path) -> None:
+    with closing(Spool(tmp_path)) as spool:
+        for name in "abc":
+            take(spool, name, [name.encode() * (index + 1) for index in range(3)])
+        spool.settle([(2, 0), *((3, layer) for layer in range(3))])
+        backlog = spool.backlog
+        # The last has left the spool, and the fourth was never there.
+        assert spool.renumber([4, 3, 2], 7) == [Renumbered("b", 2, 8)]
+        assert spool.backlog == backlog
+        assert take(spool, "d", [b"d"]) == 9
+        refinements = spool.waiting_refinements((1, 2), 9)
+        assert refinements == [WaitingLayer(8, 1, 3, b"bb"), WaitingLayer(8, 2, 3, b"bbb")]
+        assert spool.knows_content("b", b"digest", "1")
+        assert [picture.sequence for picture in spool.settle([(2, 1), (8, 1), (8, 2)])] == [8]
+
+
+def test_a_power_cut_in_the_middle_of_it_moves_all_or_nothing(tmp_path: Path) -> None:
+    with closing(Spool(tmp_path / "spool")) as spool:
+        for name in "abc":
+            take(spool, name, [name.encode() * 5000, b"more"])
+        before = waiting(spool)
+        with spool._transaction() as connection:
+            renumber(connection, [1, 2], 10)
+            shutil.copytree(tmp_path / "spool", tmp_path / "cut")
+        with closing(Spool(tmp_path / "cut")) as cut:
+            assert waiting(cut) == before
+            assert take(cut, "d", [b"d"]) == 4
+        shutil.copytree(tmp_path / "spool", tmp_path / "after")
+        with closing(Spool(tmp_path / "after")) as after:
+            moved = {1: 11, 2: 12, 3: 3}
+            assert waiting(after) == {(moved[sequence], layer): data for (sequence, layer), data in before.items()}
+
+
+def test_numbers_end_where_the_link_ends_and_nothing_is_lost_by_it(tmp_path: Path) -> None:
+    with closing(Spool(tmp_path)) as spool:
+        for name in "ab":
+            take(spool, name, [b"base", b"more"])
+        before = waiting(spool)
+        with pytest.raises(SpoolError, match="used all its sequence numbers; pass a new --state"):
+            spool.renumber([1, 2], LARGEST_SEQUENCE - 1)
+        assert waiting(spool) == before
+        assert take(spool, "c", [b"base"]) == 3
+        assert spool.renumber([2], LARGEST_SEQUENCE - 1) == [Renumbered("b", 2, LARGEST_SEQUENCE)]
+        with pytest.raises(SpoolError, match="used all its sequence numbers; pass a new --state"):
+            take(spool, "d", [b"base"])
+
+
+def test_a_later_start_of_a_copy_has_the_later_epoch(tmp_path: Path) -> None:
+    """An unsealed station takes the later start for the newer one, wherever the spool comes from."""
+    now = 1_700_000_000.0
+
+    def start(state: str) -> int:
+        with closing(Spool(tmp_path / state, clock=lambda: now)) as spool:
+            return spool.epoch
+
+    epochs = [start("state"), start("state")]
+    shutil.copytree(tmp_path / "state", tmp_path / "backup")
+    for wait in (0, 700, 0, 90 * 86_400, 20 * 86_400):
+        now += wait
+        epochs.append(start("state"))
+    now += 700
+    epochs += [start("backup"), start("backup")]
+    now = 0.0  # a clock that was not set
+    epochs.append(start("backup"))
+    now = 1_700_000_000.0 + 230 * 86_400
+    epochs.append(start("backup"))
+    assert all(0 < (after - before) % 65536 < 32768 for before, after in pairwise(epochs))

@@ -83,8 +83,8 @@ _ZEROMQ_WRONG = (
     Wrong("tcp://127.0.0.1:5/path", "host:port"),
     Wrong("tcp://127.0.0.1:5?mtu=4", "unknown setting 'mtu'"),
     Wrong("tcp://127.0.0.1:5?curve=2", "option curve"),
-    Wrong("tcp://no-such-host.invalid:5555", "cannot be found"),
-    Wrong("tcp://" + "x" * 300 + ":5555", "cannot be found"),
+    Wrong("tcp://no-such-host.invalid:5555", "cannot be found", "station"),
+    Wrong("tcp://" + "x" * 300 + ":5555", "host:port"),
     Wrong("tcp://203.0.113.77:5555", "cannot listen", "station"),
 )
 _UDP_WRONG = (
@@ -93,7 +93,8 @@ _UDP_WRONG = (
     Wrong("udp://127.0.0.1:0", "above 0", "client"),
     Wrong("udp://127.0.0.1:9?mtv=1400", "did you mean 'mtu'"),
     Wrong("udp://127.0.0.1:9?mtu=1000", "do not fit"),
-    Wrong("udp://no-such-host.invalid:5555", "cannot be found"),
+    Wrong("udp://no-such-host.invalid:5555", "cannot be found", "station"),
+    Wrong("udp://a..b:5555", "host:port"),
     Wrong("udp://203.0.113.77:5555", "cannot listen", "station"),
 )
 _MQTT_WRONG = (
@@ -104,7 +105,7 @@ _MQTT_WRONG = (
     Wrong("mqtt://127.0.0.1?qos=1", "unknown setting 'qos'"),
     Wrong("mqtt://127.0.0.1?keepalive=1", "option keepalive"),
     Wrong("mqtt://127.0.0.1?share=a", "unknown setting 'share'", "client"),
-    Wrong("mqtt://no-such-host.invalid", "cannot be found"),
+    Wrong("mqtt://a..b", "write it as mqtt://host"),
 )
 _SERIAL_WRONG = (
     Wrong("serial://host:80?baud=9600", "/dev/"),

@@ -20,11 +20,12 @@ from shared.transports.address import parse_address
 from shared.transports.base import ClientTransport
 from shared.transports.bonding.choice import Mode
 from shared.transports.bonding.client import BondedClient, Link
+from shared.transports.lasting import LastingStation
 from shared.transports.lines import serial_port
 from shared.transports.lines.byte_stream import ANSWER_BYTES, StreamStation
 from shared.transports.memory import MemoryClient
-from shared.transports.udp.ends import UdpStation
 from shared.transports.udp.settings import UdpOptions, station_socket, still_in_group
+from shared.transports.udp.station import UdpStation
 from tests.transports.delivery import LIMIT
 
 SEALED = b"\xa0"
@@ -65,7 +66,9 @@ def test_a_modem_that_reads_nothing_holds_no_sender_on_another_way() -> None:
                 await listeners.send(radio, bytes(1000))
             await listeners.send(path, b"answer")
             assert await client.receive() == b"answer"
-            stuck = listeners._listeners[0].transport
+            ear = listeners._transports[0]
+            assert isinstance(ear, LastingStation)
+            stuck = ear.transport
             assert isinstance(stuck, StreamStation)
             assert stuck.answers_dropped > 400
             assert stuck._answers.held < ANSWER_BYTES + 2000
@@ -194,7 +197,7 @@ def test_a_defect_in_opening_again_ends_the_reception_and_does_not_leave_it_deaf
 
     async def scenario() -> None:
         station = await open_station("memory://defect")
-        listeners = Listeners([station], [defective])
+        listeners = Listeners([LastingStation(station, defective)])
         await station.close()
         async with asyncio.timeout(LIMIT):
             with pytest.raises(RuntimeError, match="a defect"):
@@ -281,7 +284,7 @@ def test_a_group_is_asked_for_again_and_a_socket_of_another_interface_given_up()
     async def scenario() -> None:
         asked: list[bool] = []
         address = parse_address("udp://239.255.7.7:0?interface=127.0.0.1")
-        options = UdpOptions.of_station(address, "239.255.7.7", 1200)
+        options = UdpOptions.of_station(address, 1200)
         sock = station_socket(address, socket.AF_INET, "239.255.7.7", options)
         request = socket.inet_aton("239.255.7.7") + socket.inet_aton("127.0.0.1") + bytes(4)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, request)  # as if the interface had gone

@@ -15,9 +15,11 @@ from shared.transports.byte_queue import COST_OF_A_PACKET, ByteQueue
 from shared.transports.options import tell_nobody
 from shared.transports.pacing import Pacer
 from shared.transports.trouble import Trouble
-from shared.transports.udp import ends as udp
-from shared.transports.udp.ends import UdpClient, UdpStation
+from shared.transports.udp import client as udp
+from shared.transports.udp import station as udp_station
+from shared.transports.udp.client import UdpClient
 from shared.transports.udp.settings import UdpOptions
+from shared.transports.udp.station import UdpStation
 
 LIMIT = 60.0
 PACKET = bytes([0x80]) + bytes(299)
@@ -57,10 +59,11 @@ async def a_station(url: str = "udp://127.0.0.1:0", options: StationOptions | No
     return station
 
 
-def paced_client(url: str, pacer: Pacer, packet_bytes: int = 300) -> UdpClient:
+async def paced_client(url: str, pacer: Pacer, packet_bytes: int = 300) -> UdpClient:
     address = parse_address(url)
-    options = UdpOptions.of_client(address, address.host, packet_bytes)
-    return UdpClient(address, socket.AF_INET, address.host, options, pacer, Trouble(tell_nobody))
+    client = UdpClient(address, UdpOptions.of_client(address, packet_bytes), pacer, Trouble(tell_nobody))
+    await client.open()
+    return client
 
 
 def has_ipv6() -> bool:
@@ -91,7 +94,7 @@ def test_datagrams_leave_evenly_at_the_rate(overhead: int) -> None:
         burst = 2 * (size + overhead)
         pacer = Pacer(rate, burst, clock=time.clock, sleep=time.sleep)
         station = await a_station()
-        client = paced_client(f"{station.url}?overhead={overhead}", pacer)
+        client = await paced_client(f"{station.url}?overhead={overhead}", pacer)
         sent = []
         for _ in range(60):
             await client.send(PACKET)
@@ -352,7 +355,7 @@ def test_a_wait_that_is_cancelled_loses_no_packet() -> None:
 
 
 def test_a_flood_leaves_a_station_with_bounded_bytes_and_a_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(udp, "_QUEUED_AT_STATION", 100_000)
+    monkeypatch.setattr(udp_station, "_QUEUED", 100_000)
 
     async def scenario() -> None:
         station = await a_station()

@@ -65,9 +65,9 @@ class _State:
 class LinkChoice:
     """Decides, and remembers what the decision needs.
 
-    A link is *stalled* while it holds one packet for ``patience`` seconds. It is *dead* if it is stalled, or, where
-    there is a way back, if ``patience`` seconds passed since a packet that followed the last word from the station,
-    or if it failed and nothing was heard since.
+    A link is *stalled* while it holds one packet for ``patience`` seconds, or is `stuck` with it. It is *dead* if it is
+    stalled, or, where there is a way back, if ``patience`` seconds passed since a packet that followed the last word
+    from the station, or if it failed and nothing was heard since.
 
     ``bond``: a packet goes to a link that can take it now; of several, base layers to the one that failed less and was
     heard last, others to the one that sent least for its rate. So each link works at its own rate, a slow or stuck one
@@ -150,6 +150,12 @@ class LinkChoice:
                 self._plan_probe(state, now)
                 links.append(link)
         return links
+
+    def stuck(self, link: int) -> None:
+        """A link knows by itself that it gets nowhere: if it holds a packet, it is stalled without more patience."""
+        state = self._states[link]
+        if state.busy_since is not None and not state.stalled:
+            state.busy_since = -math.inf
 
     def next_stall(self) -> float:
         """When `stalled` may have news; infinite if not without events."""

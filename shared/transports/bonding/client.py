@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from typing import Self
 
 from shared.errors import PinholeError, UsageError
-from shared.transports.base import LARGEST_PACKET, ClientTransport, PacketTooLargeError
+from shared.transports.base import LARGEST_PACKET, ClientTransport, PacketTooLargeError, Troubled
 from shared.transports.bonding.choice import LinkChoice, Mode
 from shared.transports.lines.byte_stream import Inbox
 from shared.transports.together import run_together
 
 PATIENCE = 30.0
+TROUBLE_FOR = 5.0
+"""Seconds for which a link may be without connection and nothing goes another way: it may be back in a moment."""
+
+_LOOK_EVERY = 0.5
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 """Seconds between two attempts to open a link."""
@@ -68,7 +72,8 @@ class BondedClient:
     """See `ClientTransport`; open it with `BondedClient.open`, in a running event loop.
 
     A link that fails is opened again in the background, for ever; what it held goes over another one, and so does a
-    copy of what a stuck one holds. While none can be used, ``send`` waits.
+    copy of what a stuck one holds, after `TROUBLE_FOR` seconds where the link knows its trouble, else when patience is
+    over. While none can be used, ``send`` waits.
     """
 
     def __init__(
@@ -131,11 +136,11 @@ class BondedClient:
         report: Callable[[str], None] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Self:
-        """Open links; arguments as for the constructor. Returns when the first can be used.
+        """Open links; arguments as for the constructor. Returns when the first can be used or all were tried once.
 
         Raises:
             UsageError: if the address of one is wrong.
-            PinholeError: if there is no link, or none of them can be opened.
+            PinholeError: if there is no link.
         """
         if not links:
             raise PinholeError("a sender needs at least one link")
@@ -148,10 +153,6 @@ class BondedClient:
         except BaseException:
             await client.close()
             raise
-        if not client._open_links:
-            reasons = "; ".join(client._errors[number] for number in sorted(client._errors))
-            await client.close()
-            raise PinholeError(f"none of the links can be opened: {reasons}")
         return client
 
     @property
@@ -301,7 +302,9 @@ class BondedClient:
 
     async def _use(self, number: int, transport: ClientTransport) -> None:
         """Carry packets both ways until the transport fails."""
-        await run_together(self._talk(number, transport), self._listen(number, transport))
+        await run_together(
+            self._talk(number, transport), self._listen(number, transport), self._watch(number, transport)
+        )
 
     async def _talk(self, number: int, transport: ClientTransport) -> None:
         slot = self._slots[number]
@@ -322,3 +325,16 @@ class BondedClient:
             self._choice.heard(number, self._clock())
             self._inbox.put(None, packet)
             self._changed.set()
+
+    async def _watch(self, number: int, transport: ClientTransport) -> None:
+        """Give a link up that waits and says itself that there is no connection, before its silence would tell."""
+        since: float | None = None
+        while isinstance(transport, Troubled):
+            await asyncio.sleep(_LOOK_EVERY)
+            if transport.trouble is None:
+                since = None
+            elif since is None:
+                since = self._clock()
+            elif self._clock() - since >= TROUBLE_FOR:
+                self._choice.stuck(number)
+                self._changed.set()

@@ -115,13 +115,17 @@ async def open_serial_station(address: Address, options: StationOptions) -> Stre
     return await _open(address, options.packet_bytes, StreamStation)
 
 
+def check_serial(address: Address, options: ClientOptions | StationOptions) -> None:
+    """Check an address together with the options of its transport.
+
+    Raises:
+        UsageError: if packets are larger than the ``mtu``.
+    """
+    _framing_for(address, options.packet_bytes)
+
+
 async def _open(address: Address, packet_bytes: int, kind: type[_END]) -> _END:
-    framing, mtu = _framing(address)
-    if packet_bytes > mtu:
-        raise UsageError(
-            f"{address.url}: packets of {packet_bytes} bytes do not fit into its frames of {mtu}; make packets smaller "
-            "or, if the modem takes more, set the option mtu"
-        )
+    framing, mtu = _framing_for(address, packet_bytes)
     end = kind(address.url, framing, mtu)
     # Of what a packet may become, the usual, not the worst: this only sets how many wait.
     depth = packet_bytes + packet_bytes // 64 + 8
@@ -239,6 +243,16 @@ def _framing(address: Address) -> tuple[Framing, int]:
     return Ax25Framing(kiss, source, destination), mtu
 
 
+def _framing_for(address: Address, packet_bytes: int) -> tuple[Framing, int]:
+    framing, mtu = _framing(address)
+    if packet_bytes > mtu:
+        raise UsageError(
+            f"{address.url}: packets of {packet_bytes} bytes do not fit into its frames of {mtu}; make packets smaller "
+            "or, if the modem takes more, set the option mtu"
+        )
+    return framing, mtu
+
+
 def _call_sign(address: Address, name: str, default: str) -> bytes:
     text = address.options.get(name, default)
     encoded = encode_call_sign(text)
@@ -254,4 +268,4 @@ def _one_of(address: Address, name: str, known: tuple[str, ...]) -> str:
     return value
 
 
-__all__ = ["open_serial_client", "open_serial_station", "parse_kiss_tcp", "parse_serial"]
+__all__ = ["check_serial", "open_serial_client", "open_serial_station", "parse_kiss_tcp", "parse_serial"]

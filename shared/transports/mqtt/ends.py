@@ -18,7 +18,6 @@ What is done with care:
 
 import asyncio
 import contextlib
-import socket
 from collections import deque
 from collections.abc import Hashable, Mapping
 from typing import Generic, TypeVar
@@ -28,12 +27,12 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shared.errors import CorruptDataError
 from shared.link.keys import Role
-from shared.transports.address import Address, resolve
+from shared.transports.address import Address
 from shared.transports.base import LARGEST_PACKET
 from shared.transports.mqtt.connection import Connection
 from shared.transports.mqtt.endpoint import EndPoint, Filters, MqttCounts
 from shared.transports.mqtt.presence import Presence, PresenceTable
-from shared.transports.mqtt.reasons import RefusedError, read_password
+from shared.transports.mqtt.reasons import RefusedError, read_password, tls_context
 from shared.transports.mqtt.settings import MqttSettings, parse_mqtt, read_settings
 from shared.transports.mqtt.shards import ALL_SHARDS, own_shards
 from shared.transports.mqtt.topics import SHARDS, StateTopic
@@ -45,6 +44,9 @@ _UNACKNOWLEDGED_BYTES = 1 << 20
 """Without a rate."""
 
 _ANSWER_LIFETIME = 60.0
+_SHARE_AGAIN = 5.0
+"""Seconds between two attempts to subscribe to a share on a connection that stands."""
+
 _ANSWERS_UNWRITTEN = 1 << 18
 _INBOX_BYTES_AT_SENDER, _INBOX_BYTES_AT_STATION = 1 << 20, 16 << 20
 _INBOX_PER_PACKET = 128
@@ -108,6 +110,11 @@ class MqttClient:
     def counts(self) -> MqttCounts:
         """What happened since it was opened."""
         return self._connection.counts
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there is no connection, in one line; None while there is one and before the first attempt failed."""
+        return self._connection.trouble
 
     async def open(self) -> None:
         """See `Connection.open`."""
@@ -222,6 +229,7 @@ class MqttStation:
         """Keep subscribed to this station's share of its group's shards."""
         connection, end = self._connection, self._connection.end
         counter = 0
+        perhaps: frozenset[int] = frozenset()  # what the broker may have, for it has not answered
         while True:
             await self._presence_changed.wait()
             self._presence_changed.clear()
@@ -230,18 +238,23 @@ class MqttStation:
                 # Until our own birth comes back, those of others may still be on their way.
                 continue
             if counter != connection.counter:
-                self.shards, counter = frozenset(), connection.counter
+                self.shards, perhaps, counter = frozenset(), frozenset(), connection.counter
             wanted = own_shards(end.identity, end.settings.group or "", end.settings.shards, self._presence)
             try:
-                await connection.unsubscribe([self._filter(shard) for shard in sorted(self.shards - wanted)])
+                # Of a shard that another station has by now, the broker would deal it every other packet.
+                unwanted = (self.shards | perhaps) - wanted
+                await connection.unsubscribe([self._filter(shard) for shard in sorted(unwanted)])
                 await connection.subscribe(
                     [(self._filter(shard), _packets()) for shard in sorted(wanted - self.shards)]
                 )
-                self.shards = wanted
+                self.shards, perhaps = wanted, frozenset()
             except RefusedError as error:
                 connection.report_once(str(error))
             except aiomqtt.MqttError:
-                self.shards = frozenset()
+                # Broken, and then the next connection's birth begins anew, or only too slow an answer.
+                self.shards, perhaps = frozenset(), self.shards | perhaps | wanted
+                await asyncio.sleep(_SHARE_AGAIN)
+                self._presence_changed.set()
 
     def _filter(self, shard: int) -> str:
         return self._topics.up_filter(shard, self._connection.end.settings.group)
@@ -254,15 +267,15 @@ class MqttStation:
 
 
 async def open_mqtt_client(address: Address, options: ClientOptions) -> MqttClient:
-    """Connect to a broker; if it is away, go on trying in the background.
+    """Connect to a broker; if it is away or its host's name cannot be found, go on trying in the background.
 
     Args:
         address: from `parse_mqtt`.
         options: of the sender.
 
     Raises:
-        PinholeError: if that cannot work before somebody mends something: options, host, password, certificates,
-            the broker's access list.
+        PinholeError: if that cannot work before somebody mends something: options, password, certificates, the
+            broker's access list.
     """
     settings = read_settings(address, station=False)
     per_second = None if options.rate is None else options.rate / 8.0
@@ -283,7 +296,6 @@ async def open_mqtt_client(address: Address, options: ClientOptions) -> MqttClie
         ],
         report=options.report,
     )
-    await resolve(address, kind=socket.SOCK_STREAM, passive=False)
     client = MqttClient(end, options.max_age)
     await client.open()
     return client
@@ -306,10 +318,21 @@ async def open_mqtt_station(address: Address, options: StationOptions) -> MqttSt
         filters=_station_filters(settings),
         report=options.report,
     )
-    await resolve(address, kind=socket.SOCK_STREAM, passive=False)
     station = MqttStation(end)
     await station.open()
     return station
+
+
+def check_mqtt(address: Address, options: ClientOptions | StationOptions) -> None:
+    """Check an address together with the options of its transport, and the files that they name.
+
+    Raises:
+        UsageError: if an option is unknown at this end or has a wrong value.
+        PinholeError: if a password or certificate cannot be used.
+    """
+    read_settings(address, station=isinstance(options, StationOptions))
+    read_password(address, options.password_file)
+    tls_context(address, options.tls)
 
 
 def _station_filters(settings: MqttSettings) -> Filters:

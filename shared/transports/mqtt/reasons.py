@@ -1,5 +1,6 @@
 """Why a connection to a broker failed, in one line that names the mend, and whether trying again can help."""
 
+import socket
 import ssl
 from pathlib import Path
 from typing import NamedTuple
@@ -94,6 +95,8 @@ def reason_of(error: BaseException, address: Address, *, detail: BaseException |
         return Reason("no broker listens there")
     if isinstance(detail, TimeoutError) or isinstance(error, TimeoutError) or "timed out" in str(error):
         return Reason("the broker does not answer in time; a larger timeout may help")
+    if isinstance(detail, socket.gaierror):
+        return Reason(f"the host cannot be found ({(detail.strerror or str(detail)).lower()}); check its name")
     if isinstance(detail, OSError):
         return Reason(f"the broker cannot be reached ({(detail.strerror or str(detail)).lower()})")
     if address.scheme == "mqtt" and isinstance(error, ClosedEarlyError):

@@ -16,6 +16,7 @@ from shared.transports.base import LARGEST_PACKET
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14
 _IPV6_MTU_DISCOVER, _IPV6_MTU, _IPV6_DONTFRAG = 23, 24, 62
 _SMALLEST_PACKET = 48
+_OF_GROUPS = ("interface", "ttl")
 _LINK_LOCAL = 2
 """Scope of an IPv6 group, its fourth digit, up to which it means nothing without its interface (RFC 4291)."""
 
@@ -46,30 +47,23 @@ class UdpOptions:
     broadcast: bool
 
     @classmethod
-    def of_client(cls, address: Address, host: str, packet_bytes: int) -> Self:
+    def of_client(cls, address: Address, packet_bytes: int) -> Self:
         """Read the options of a sender's address.
 
         Args:
             address: as given.
-            host: its number.
             packet_bytes: largest packet that the session makes.
 
         Raises:
-            PinholeError: if one is unknown, out of range or of no use there, or packets do not fit ``mtu``.
+            UsageError: if one is unknown or out of range, or packets do not fit ``mtu``.
         """
-        multicast = is_multicast(host)
-        address.refuse_unknown(["mtu", "overhead", "broadcast", "interface", "ttl"])
-        for name in ("interface", "ttl"):
-            if name in address.options and not multicast:
-                raise UsageError(f"{address.url}: option {name} is for multicast groups; leave it out")
+        address.refuse_unknown(["mtu", "overhead", "broadcast", *_OF_GROUPS])
         return cls._read(address, packet_bytes)
 
     @classmethod
-    def of_station(cls, address: Address, host: str, packet_bytes: int) -> Self:
+    def of_station(cls, address: Address, packet_bytes: int) -> Self:
         """Read the options of a station's address; arguments and errors as for `of_client`."""
         address.refuse_unknown(["mtu", "interface"])
-        if "interface" in address.options and not is_multicast(host):
-            raise UsageError(f"{address.url}: option interface is for multicast groups; leave it out")
         return cls._read(address, packet_bytes)
 
     @classmethod
@@ -82,8 +76,19 @@ class UdpOptions:
             broadcast=bool(address.whole("broadcast", 0, 0, 1)),
         )
         if packet_bytes > options.mtu:
-            raise UsageError(str(_too_large(address, packet_bytes, options.mtu)))
+            raise _too_large(address, packet_bytes, options.mtu)
         return options
+
+
+def check_host(address: Address, host: str) -> None:
+    """Check the options against the number of the host, which a name has only when it was looked up.
+
+    Raises:
+        UsageError: if one is of no use there.
+    """
+    for name in _OF_GROUPS:
+        if name in address.options and not is_multicast(host):
+            raise UsageError(f"{address.url}: option {name} is for multicast groups; leave it out")
 
 
 def is_multicast(host: str) -> bool:
@@ -121,7 +126,7 @@ def check_fit(address: Address, sock: socket.socket, packet_bytes: int) -> None:
     """Check packets against what the kernel knows of a connected socket's way.
 
     Raises:
-        PinholeError: if the largest packet would not fit a datagram there.
+        UsageError: if the largest packet would not fit a datagram there.
     """
     level, option = (socket.IPPROTO_IPV6, _IPV6_MTU) if sock.family == socket.AF_INET6 else (socket.IPPROTO_IP, _IP_MTU)
     with contextlib.suppress(OSError):  # a socket that is not connected has no way yet
@@ -253,8 +258,8 @@ def _index(address: Address, interface: str) -> int:
         raise PinholeError(f"{address.url}: there is no interface {interface!r} here; there are {known}") from error
 
 
-def _too_large(address: Address, packet_bytes: int, fits: int) -> PinholeError:
-    return PinholeError(
+def _too_large(address: Address, packet_bytes: int, fits: int) -> UsageError:
+    return UsageError(
         f"{address.url}: packets of {packet_bytes} bytes do not fit datagrams there, which carry {fits}; "
         "make packets smaller"
     )

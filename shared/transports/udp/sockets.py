@@ -39,6 +39,25 @@ class UdpCounters:
     lost_in_kernel: int = 0
 
 
+class UdpEnd:
+    """What both ends have in common."""
+
+    def __init__(self, url: str, most_bytes: int) -> None:
+        self.url = url
+        self._received: ByteQueue[Hashable] = ByteQueue(most_bytes)
+        self.counters = UdpCounters()
+
+    @property
+    def dropped(self) -> int:
+        """Packets dropped because nobody fetched them in time."""
+        return self._received.dropped
+
+    @property
+    def errors(self) -> int:
+        """Packets that the network refused."""
+        return self.counters.errors
+
+
 class UdpSocket:
     """Reads into a queue whenever something arrives, and sends as soon as the kernel takes it.
 

@@ -11,7 +11,14 @@ both are so. What a connection loses when it breaks, the link repairs.
     sockets  socket options: bounds, heartbeats, back-off
 """
 
-from shared.transports.zeromq.client import ZeroMQClient, open_zeromq_client
-from shared.transports.zeromq.station import ZeroMQStation, open_zeromq_station
+from shared.transports.zeromq.client import ZeroMQClient, check_zeromq_client, open_zeromq_client
+from shared.transports.zeromq.station import ZeroMQStation, check_zeromq_station, open_zeromq_station
 
-__all__ = ["ZeroMQClient", "ZeroMQStation", "open_zeromq_client", "open_zeromq_station"]
+__all__ = [
+    "ZeroMQClient",
+    "ZeroMQStation",
+    "check_zeromq_client",
+    "check_zeromq_station",
+    "open_zeromq_client",
+    "open_zeromq_station",
+]

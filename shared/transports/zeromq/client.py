@@ -9,8 +9,8 @@ from itertools import count
 import zmq
 import zmq.asyncio
 
-from shared.errors import PinholeError
-from shared.transports.address import Address, bracketed, resolve, resolve_all
+from shared.errors import PinholeError, UsageError
+from shared.transports.address import Address, bracketed, resolve_all
 from shared.transports.base import LARGEST_PACKET, PacketTooLargeError
 from shared.transports.byte_queue import ByteQueue
 from shared.transports.options import ClientOptions
@@ -221,10 +221,20 @@ class ZeroMQClient:
 
 
 async def open_zeromq_client(address: Address, options: ClientOptions) -> ZeroMQClient:
-    """Begin to connect to a station; it need not be there yet.
+    """Begin to connect to a station; neither it nor its host's name need be there yet.
 
     Raises:
-        PinholeError: if the host cannot be found, an option is unknown, or one of the two keys is missing.
+        PinholeError: as for `check_zeromq_client`.
+    """
+    return ZeroMQClient(address, check_zeromq_client(address, options))
+
+
+def check_zeromq_client(address: Address, options: ClientOptions) -> ClientOptions:
+    """Check an address together with the options of its transport; returns those without the keys that it does not use.
+
+    Raises:
+        UsageError: if an option is unknown, or packets are too large.
+        PinholeError: if one of the two keys is missing, or the library has no CURVE.
     """
     address.refuse_unknown(CURVE_OPTIONS)
     if not wants_curve(address):
@@ -235,6 +245,5 @@ async def open_zeromq_client(address: Address, options: ClientOptions) -> ZeroMQ
     if options.secret is not None:
         demand_curve(address.url)
     if 2 * options.packet_bytes > LARGEST_WINDOW:
-        raise PinholeError(f"{address.url}: packets of {options.packet_bytes} bytes are too large; make them smaller")
-    await resolve(address, kind=socket.SOCK_STREAM, passive=False)
-    return ZeroMQClient(address, options)
+        raise UsageError(f"{address.url}: packets of {options.packet_bytes} bytes are too large; make them smaller")
+    return options

@@ -201,16 +201,9 @@ async def open_zeromq_station(
         limits: of what the station holds.
 
     Raises:
-        PinholeError: if the host cannot be found, the address is taken, an option is unknown, or there is a key but no
-            list of those whom it admits.
+        PinholeError: if the host cannot be found, the address is taken, or as for `check_zeromq_station`.
     """
-    address.refuse_unknown(CURVE_OPTIONS)
-    if not wants_curve(address):
-        options = replace(options, secret=None)
-    if options.secret is not None:
-        demand_curve(address.url)
-        if options.admits is None:
-            raise PinholeError(f"{address.url}: a station that seals needs a list of the senders it admits; give one")
+    options = check_zeromq_station(address, options)
     family, host = await resolve(address, kind=socket.SOCK_STREAM, passive=True)
     context = zmq.asyncio.Context()
     router = station_socket(context, family)
@@ -227,6 +220,23 @@ async def open_zeromq_station(
         await end_context(context)
         raise cannot_listen(address.url, str(error)) from error
     return ZeroMQStation(context, router, router.getsockopt_string(zmq.LAST_ENDPOINT), gatekeeper, limits)
+
+
+def check_zeromq_station(address: Address, options: StationOptions) -> StationOptions:
+    """Check an address together with the options of its transport; returns those without a key that it does not use.
+
+    Raises:
+        UsageError: if an option is unknown.
+        PinholeError: if there is a key but no list of those whom it admits, or the library has no CURVE.
+    """
+    address.refuse_unknown(CURVE_OPTIONS)
+    if not wants_curve(address):
+        options = replace(options, secret=None)
+    if options.secret is not None:
+        demand_curve(address.url)
+        if options.admits is None:
+            raise PinholeError(f"{address.url}: a station that seals needs a list of the senders it admits; give one")
+    return options
 
 
 def _bind(router: zmq.asyncio.Socket, address: Address, host: str) -> None:
