@@ -1,9 +1,10 @@
 """Keeps a session on the air: opens transports to the station, another one whenever one fails."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 
-from shared.errors import PinholeError
+from shared.errors import PinholeError, UsageError
 from shared.link.events import SenderEvent
 from shared.link.sender_session import SenderSession
 from shared.transports.base import ClientTransport
@@ -42,29 +43,20 @@ class Carrier:
         self._report = report
         self._clock = clock
 
-    async def first(self, stop: asyncio.Event) -> ClientTransport | None:
-        """Open the first transport; return None if ``stop`` was set before it was open.
+    async def carry(self) -> None:
+        """Open a transport and drive the session over it, over another one whenever one fails, until cancelled.
+
+        What cannot be opened at the start may be later: a modem is not plugged in yet, a broker does not let us in.
 
         Raises:
-            PinholeError: if the transport's address is of no use.
+            UsageError: if the transport's address is wrong, which no time mends.
         """
-        opening = asyncio.ensure_future(self._open_transport())
-        stopped = asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait([opening, stopped], return_when=asyncio.FIRST_COMPLETED)
-            return opening.result() if opening.done() else None
-        finally:
-            opening.cancel()
-            stopped.cancel()
-            await asyncio.gather(opening, stopped, return_exceptions=True)
-
-    async def carry(self, transport: ClientTransport) -> None:
-        """Drive the session, first over ``transport``, until cancelled."""
-        pause = 1.0
-        failed = False
+        pause, failed, opened = 1.0, False, False
         while True:
-            began = self._clock()
+            driven_since = math.inf
             try:
+                transport = await self._open_transport()
+                opened, driven_since = True, self._clock()
                 try:
                     await drive_client(
                         self._session, transport, on_event=self._on_event, wake=self._wake, clock=self._clock
@@ -72,18 +64,12 @@ class Carrier:
                 finally:
                     await transport.close()
             except (OSError, PinholeError) as error:
-                if self._clock() - began > _LONGEST_PAUSE:
+                if isinstance(error, UsageError) and not opened:
+                    raise
+                if self._clock() - driven_since > _LONGEST_PAUSE:
                     pause, failed = 1.0, False
                 if not failed:
                     failed = True
                     self._report(f"link failed ({error}); pictures stay in the spool, connecting again for ever")
-            transport, pause = await self._open_again(pause)
-
-    async def _open_again(self, pause: float) -> tuple[ClientTransport, float]:
-        while True:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-            try:
-                return await self._open_transport(), pause
-            except (OSError, PinholeError):
-                continue  # reported when the link failed

@@ -127,7 +127,7 @@ def transport_opener(
         to: URLs, the best first.
         rates: bit/s of each.
         mode: how several are used.
-        options: of each, but for the rate.
+        options: of all of them, but for the rate; see `options_for`.
         simplex: there is no way back.
     """
     openers = [

@@ -140,11 +140,9 @@ class SenderNode:
             The counters of this run.
 
         Raises:
-            PinholeError: if the transport's address is of no use, or the spool cannot be used any more.
+            UsageError: if the transport's address is wrong.
+            PinholeError: if the spool cannot be used any more.
         """
-        transport = await self._carrier.first(self._finished)
-        if transport is None:
-            return self.counters
         table = asyncio.create_task(self._make_table())
         self._changed.set()  # what an earlier run left behind
         if self.backlog.pictures:
@@ -153,7 +151,7 @@ class SenderNode:
         tasks = [
             asyncio.create_task(self._fill_spool()),
             asyncio.create_task(self._move_layers()),
-            asyncio.create_task(self._carrier.carry(transport)),
+            asyncio.create_task(self._carrier.carry()),
             asyncio.create_task(self._look_after()),
             asyncio.create_task(self._wait_for_end()),
         ]

@@ -79,12 +79,12 @@ class ClientTransport(Protocol):
 
 
 @runtime_checkable
-class Troubled(Protocol):
-    """A client that knows whether it has a connection, or what the network says against its packets."""
+class KeepsConnection(Protocol):
+    """A client that connects by itself, again and again, and whose ``send`` waits meanwhile."""
 
     @property
-    def trouble(self) -> str | None:
-        """What is amiss now, in one line; None if nothing is known to be."""
+    def lacks_connection(self) -> bool:
+        """Whether it has no connection, since one broke or an attempt failed; not yet during the first attempt."""
 
 
 class StationTransport(Protocol):

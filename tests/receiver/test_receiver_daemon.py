@@ -352,7 +352,7 @@ class Forgetful(Admission):
 
 
 def kept_layers(sender: int) -> list[ReceivedLayer]:
-    return [one for one in gc.get_objects() if isinstance(one, ReceivedLayer) and one.key.sender == sender]
+    return [one for one in gc.get_objects() if type(one) is ReceivedLayer and one.key.sender == sender]
 
 
 def test_layers_stored_while_their_session_could_not_be_remembered_are_acknowledged_later(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ WRONG = [
     ([UDP, "kiss:///dev/null?baud=9600&mtu=100"], [], "100"),
     ([UDP, "mqtt://broker?keepalive=1"], [], "keepalive"),
     (["udp://127.0.0.1:9?interface=eth0"], [], "interface"),
+    (["udp://127.0.0.1:9?mtu=100"], [], "do not fit"),
     ([UDP], ["--tls-ca", "/no/such/file"], "--tls-ca"),
     (["mqtt://me@broker"], ["--tls-ca", "/no/such/file"], "mqtts://"),
     ([UDP], ["--password-file", "/no/such/file"], "--password-file"),

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from shared.errors import PinholeError, UsageError
-from shared.transports.base import LARGEST_PACKET, ClientTransport, PacketTooLargeError, Troubled
+from shared.transports.base import LARGEST_PACKET, ClientTransport, KeepsConnection, PacketTooLargeError
 from shared.transports.bonding.choice import LinkChoice, Mode
 from shared.transports.lines.byte_stream import Inbox
 from shared.transports.together import run_together
 
 PATIENCE = 30.0
-TROUBLE_FOR = 5.0
-"""Seconds for which a link may be without connection and nothing goes another way: it may be back in a moment."""
+UNCONNECTED_FOR = 5.0
+"""Seconds for which a link may lack its connection before what it holds goes another way: it may be back at once."""
 
 _LOOK_EVERY = 0.5
 _FIRST_PAUSE = 1.0
@@ -72,7 +72,7 @@ class BondedClient:
     """See `ClientTransport`; open it with `BondedClient.open`, in a running event loop.
 
     A link that fails is opened again in the background, for ever; what it held goes over another one, and so does a
-    copy of what a stuck one holds, after `TROUBLE_FOR` seconds where the link knows its trouble, else when patience is
+    copy of what a stuck one holds, after `UNCONNECTED_FOR` seconds where it lacks its connection, else when patience is
     over. While none can be used, ``send`` waits.
     """
 
@@ -327,14 +327,14 @@ class BondedClient:
             self._changed.set()
 
     async def _watch(self, number: int, transport: ClientTransport) -> None:
-        """Give a link up that waits and says itself that there is no connection, before its silence would tell."""
+        """Give a link up that waits for its connection to come back, before patience is over."""
         since: float | None = None
-        while isinstance(transport, Troubled):
+        while isinstance(transport, KeepsConnection):
             await asyncio.sleep(_LOOK_EVERY)
-            if transport.trouble is None:
+            if not transport.lacks_connection:
                 since = None
             elif since is None:
                 since = self._clock()
-            elif self._clock() - since >= TROUBLE_FOR:
+            elif self._clock() - since >= UNCONNECTED_FOR:
                 self._choice.stuck(number)
                 self._changed.set()

@@ -87,8 +87,8 @@ class Connection:
         self._own_birth = end.settings.topics.state(end.role, end.identity, birth=True)
         self._rival: Presence | None = None
         self._foreign_birth: Presence | None = None
-        self.trouble: str | None = None
-        """Why there is no connection; None while there is one and before the first attempt failed."""
+        self.lacking = False
+        """Whether there is no connection, since one broke or an attempt failed."""
 
     async def open(self) -> None:
         """Connect, in the background if that takes long or the broker is away.
@@ -251,7 +251,7 @@ class Connection:
             if self._stop.is_set():
                 break
             stood = max(0.0, time.monotonic() - self._up_since)
-            self.trouble = reason.text
+            self.lacking = True
             failures = 0 if stood > _LONGEST_WAIT else failures + 1
             wait = min(_LONGEST_WAIT, _FIRST_WAIT * 2.0 ** min(max(failures - 1, 0), 16))
             takeovers = takeovers + 1 if reason.taken_over else 0 if stood > 0.0 else takeovers
@@ -326,7 +326,7 @@ class Connection:
         self._yield_to_rival()
         # The birth comes after the subscription, so that its echo tells a station that it knows of all the others.
         await self._tell(broker, State.ALIVE)
-        self._up, self._up_since, self.trouble = True, time.monotonic(), None
+        self._up, self._up_since, self.lacking = True, time.monotonic(), False
         self.counts.connections += 1
         self._reported.clear()
         if self.counts.connections > 1:

@@ -112,9 +112,9 @@ class MqttClient:
         return self._connection.counts
 
     @property
-    def trouble(self) -> str | None:
-        """Why there is no connection, in one line; None while there is one and before the first attempt failed."""
-        return self._connection.trouble
+    def lacks_connection(self) -> bool:
+        """See `KeepsConnection`."""
+        return self._connection.lacking
 
     async def open(self) -> None:
         """See `Connection.open`."""

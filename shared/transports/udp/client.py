@@ -181,7 +181,7 @@ class UdpClient(UdpEnd):
                 target = await self._lookup.choose()
                 if target != self._target:
                     self._turn_to(target)
-            except PinholeError as error:
+            except (OSError, PinholeError) as error:
                 if self._socket is None:
                     self._trouble.note(str(error))
 

@@ -55,10 +55,13 @@ class UdpOptions:
             packet_bytes: largest packet that the session makes.
 
         Raises:
-            UsageError: if one is unknown or out of range, or packets do not fit ``mtu``.
+            UsageError: if one is unknown, out of range or missing, or packets do not fit ``mtu``.
         """
         address.refuse_unknown(["mtu", "overhead", "broadcast", *_OF_GROUPS])
-        return cls._read(address, packet_bytes)
+        options = cls._read(address, packet_bytes)
+        if address.host == "255.255.255.255" and not options.broadcast:
+            raise _not_asked_for(address)
+        return options
 
     @classmethod
     def of_station(cls, address: Address, packet_bytes: int) -> Self:
@@ -114,7 +117,7 @@ def client_socket(address: Address, family: socket.AddressFamily, host: str, opt
     except OSError as error:
         sock.close()
         if error.errno == errno.EACCES:
-            raise UsageError(f"{address.url}: to send to a broadcast address, add ?broadcast=1") from error
+            raise _not_asked_for(address) from error
         raise
     except PinholeError:
         sock.close()
@@ -256,6 +259,10 @@ def _index(address: Address, interface: str) -> int:
     except OSError as error:
         known = ", ".join(name for _, name in socket.if_nameindex())
         raise PinholeError(f"{address.url}: there is no interface {interface!r} here; there are {known}") from error
+
+
+def _not_asked_for(address: Address) -> UsageError:
+    return UsageError(f"{address.url}: to send to a broadcast address, add ?broadcast=1")
 
 
 def _too_large(address: Address, packet_bytes: int, fits: int) -> UsageError:

@@ -74,6 +74,11 @@ class ZeroMQClient:
         return self._trouble.current
 
     @property
+    def lacks_connection(self) -> bool:
+        """See `KeepsConnection`."""
+        return self._trouble.current is not None
+
+    @property
     def under_way(self) -> int:
         """Bytes sent and not yet taken by the station, as far as this end knows."""
         return self._allowance.under_way

@@ -1,4 +1,4 @@
-"""Links that know their trouble, and links none of which can be opened: what several links as one make of it."""
+"""Links that lack their connection, and links none of which can be opened: what several as one make of it."""
 
 import asyncio
 from functools import partial
@@ -8,7 +8,7 @@ import pytest
 
 from shared.errors import PinholeError
 from shared.transports import ClientOptions, open_client, open_station
-from shared.transports.base import ClientTransport, Troubled
+from shared.transports.base import ClientTransport, KeepsConnection
 from shared.transports.bonding import client as bonded
 from shared.transports.bonding.choice import LinkChoice, Mode
 from shared.transports.bonding.client import BondedClient, Link
@@ -47,10 +47,10 @@ async def fallback(first: str, second: str, lines: list[str]) -> BondedClient:
 
 
 @pytest.mark.parametrize("kind", ["zeromq", "mqtt"])
-def test_a_link_that_knows_that_nobody_is_there_is_given_up_before_its_silence_tells(
+def test_a_link_without_connection_is_given_up_before_its_silence_tells(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bonded, "TROUBLE_FOR", 0.2)
+    monkeypatch.setattr(bonded, "UNCONNECTED_FOR", 0.2)
     monkeypatch.setattr(bonded, "_LOOK_EVERY", 0.05)
     monkeypatch.setattr(mqtt_connection, "_FIRST_WAIT", 0.5)
 
@@ -84,7 +84,7 @@ def test_a_link_that_knows_that_nobody_is_there_is_given_up_before_its_silence_t
     asyncio.run(scenario())
 
 
-def test_a_short_trouble_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_that_is_back_soon_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bonded, "_LOOK_EVERY", 0.01)
     monkeypatch.setattr(bonded, "_LINGER", 0.0)
 
@@ -94,9 +94,9 @@ def test_a_short_trouble_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
             self.away = False
 
         @property
-        def trouble(self) -> str | None:
+        def lacks_connection(self) -> bool:
             self.looks += 1
-            return "away" if self.away else None
+            return self.away
 
         async def send(self, packet: bytes, priority: int = 0) -> None:
             await asyncio.Event().wait()
@@ -122,7 +122,7 @@ def test_a_short_trouble_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
             flapping.away = number % 2 == 0
             looks = flapping.looks
             await until(lambda: flapping.looks >= looks + 4)  # noqa: B023
-            now += 0.0 if flapping.away else 2 * bonded.TROUBLE_FOR
+            now += 0.0 if flapping.away else 2 * bonded.UNCONNECTED_FOR
         await client.close()
         assert not any("stuck" in line for line in lines)
 
@@ -164,11 +164,11 @@ def test_connections_that_a_transport_keeps_itself_are_known_to_it(tmp_path: Pat
     async def scenario(broker: Mosquitto) -> None:
         for url in (broker.url, "tcp://127.0.0.1:1"):
             client = await open_client(url, ClientOptions(sender=1))
-            assert isinstance(client, Troubled)
+            assert isinstance(client, KeepsConnection)
             if url == broker.url:
-                assert client.trouble is None
+                assert not client.lacks_connection
                 broker.kill()
-            await until(lambda: client.trouble is not None)  # noqa: B023
+            await until(lambda: client.lacks_connection)  # noqa: B023
             await client.close()
 
     with Mosquitto(tmp_path) as broker:
