@@ -201,7 +201,7 @@ def send_pictures(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, node.stop)
         rate = "no budget" if link.rate is None else f"budget {format_rate(link.rate)}"
-        progress.report(f"sender {spool.sender:08x}, start {spool.epoch}, {rate}")
+        progress.report(f"sender {spool.sender:08x}, {rate}")
         began = time.monotonic()
         following = asyncio.create_task(progress.follow(node))
         try:
