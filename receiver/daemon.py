@@ -96,8 +96,8 @@ class Receiver:
         self._listeners = listeners
         self._report = report
         self._admission = admission
-        # Keys only: the layers are on disk, and there may be very many before the session can be remembered.
-        self._unacknowledged: dict[tuple[PictureKey, int], None] = {}
+        # Keys and hashes only: the layers are on disk, and there may be very many before the session can be remembered.
+        self._unacknowledged: dict[tuple[PictureKey, int], int] = {}
         self._clock = clock
         self._wake = asyncio.Event()
         self._background = Background("archive")
@@ -188,7 +188,7 @@ class Receiver:
         self._ingest.add(ReceivedLayer(key, event.layer, event.layers, event.payload))
 
     def _acknowledge(self, layer: ReceivedLayer) -> None:
-        self._unacknowledged[layer.key, layer.layer] = None
+        self._unacknowledged[layer.key, layer.layer] = hash(layer.payload)
         self._acknowledge_stored()
 
     def _refuse(self, layer: ReceivedLayer, highest: int) -> None:
@@ -199,8 +199,8 @@ class Receiver:
         # What is acknowledged is never sent again, so its session must be one that a restart still knows.
         if self._admission is not None and not self._admission.before_acknowledging():
             return
-        for key, layer in self._unacknowledged:
-            self._station.acknowledge(key.sender, key.sequence, layer, self._clock())
+        for (key, layer), payload_hash in self._unacknowledged.items():
+            self._station.acknowledge(key.sender, key.sequence, layer, self._clock(), payload_hash)
         self._unacknowledged.clear()
         self._wake.set()
 

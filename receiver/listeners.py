@@ -5,7 +5,6 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from shared.errors import PinholeError
 from shared.transports import StationOptions, options_for
 from shared.transports.base import StationTransport
 from shared.transports.lasting import open_lasting_station
@@ -64,7 +63,7 @@ class Listeners:
             for url in urls:
                 own = options_for(url, options or StationOptions())
                 opened.append(await open_lasting_station(url, own, report))
-        except PinholeError:
+        except BaseException:
             for transport in opened:
                 await transport.close()
             raise

@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 
 from shared.errors import PinholeError
-from shared.guarded_files import make_private_folder, read_guarded, write_guarded
+from shared.guarded_files import make_private_folder, read_guarded, stamp_of, write_guarded
 
 _SEED_FILE = "station-seed"
 _SEED_BYTES = 16
@@ -37,12 +37,12 @@ def own_station_id(folder: Path, archive: str) -> int:
 
 
 def _seed(path: Path) -> bytes:
-    if not path.exists():
+    if stamp_of(path) is None:
         make_private_folder(path.parent)
         try:
             write_guarded(path, secrets.token_bytes(_SEED_BYTES), mode=0o600, replace=False)
         except PinholeError:
-            if not path.exists():  # else another station of this folder was quicker, and its seed serves both
+            if stamp_of(path) is None:  # else another station of this folder was quicker, and its seed serves both
                 raise
     seed, _ = read_guarded(path, secret=False, limit=_SEED_BYTES)
     if len(seed) != _SEED_BYTES:

@@ -25,6 +25,7 @@ class DeliveredLayers:
     def __init__(self) -> None:
         # True: acknowledged; False: handed to the owner, who has not stored it yet.
         self._layers: OrderedDict[LayerKey, bool] = OrderedDict()
+        self._hashes: dict[LayerKey, int] = {}
         self._acknowledgements: set[LayerKey] = set()
         self._taken: OrderedDict[int, None] = OrderedDict()
         self._refusals: set[int] = set()
@@ -39,12 +40,18 @@ class DeliveredLayers:
         """Whether `say` would return anything."""
         return bool(self._acknowledgements or self._refusals)
 
-    def hand_over(self, key: LayerKey) -> None:
+    def hand_over(self, key: LayerKey, payload: bytes) -> None:
         """A layer goes to the owner."""
+        self._hashes[key] = hash(payload)
         self._remember(key, acknowledged=False)
+
+    def handed_over(self, key: LayerKey, payload_hash: int) -> bool:
+        """Whether the owner got just these bytes from this session, and has not stored them yet."""
+        return self._hashes.get(key) == payload_hash
 
     def acknowledge(self, key: LayerKey, *, say: bool) -> None:
         """The owner has stored a layer; ``say``: the sender is to hear of it."""
+        self._hashes.pop(key, None)
         self._remember(key, acknowledged=True)
         if say:
             self._acknowledgements.add(key)
@@ -106,3 +113,4 @@ class DeliveredLayers:
         if len(self._layers) > _LAYERS_REMEMBERED:
             forgotten, _ = self._layers.popitem(last=False)
             self._acknowledgements.discard(forgotten)
+            self._hashes.pop(forgotten, None)

@@ -85,17 +85,20 @@ class Station:
         self._bound(session)
         self._touch(session)
 
-    def acknowledge(self, sender: int, sequence: int, layer: int, now: float) -> None:
+    def acknowledge(self, sender: int, sequence: int, layer: int, now: float, payload_hash: int | None = None) -> None:
         """Tell a sender that a layer is in durable storage; call it after it is, and for layers stored before.
 
-        An acknowledgement for a sender that is not known any more is dropped: its layer will come again.
+        An acknowledgement for a sender that is not known any more is dropped: its layer will come again. So is one of
+        other bytes than the present session handed over, where ``payload_hash``, the ``hash`` of those stored, tells:
+        the layer may have waited since an earlier session, and a spool restored meanwhile has another picture under
+        its number.
         """
         self._now = now
         session = self._sessions.get(sender)
         if session is None:
             return
         before = session.buffered_bytes
-        session.acknowledge((sequence, layer), now)
+        session.acknowledge((sequence, layer), now, payload_hash)
         self._buffered += session.buffered_bytes - before
         self._touch(session)
 

@@ -114,8 +114,10 @@ class StationSession:
             self._complete_block(number, self._take_frames([*read_frames(packet.symbol)], now))
         self._note_progress(number, packet, incoming, now)
 
-    def acknowledge(self, key: LayerKey, now: float) -> None:
-        """The owner has stored a layer."""
+    def acknowledge(self, key: LayerKey, now: float, payload_hash: int | None = None) -> None:
+        """The owner has stored a layer; see `Station.acknowledge`."""
+        if payload_hash is not None and not self._delivered.handed_over(key, payload_hash):
+            return
         self.statistics.layers_acknowledged += 1
         self._delivered.acknowledge(key, say=not self.mute)
         self._drop_layer(key)
@@ -330,7 +332,7 @@ class StationSession:
         if payload is None:
             return
         self._drop_layer(key)
-        self._delivered.hand_over(key)
+        self._delivered.hand_over(key, payload)
         self.statistics.layers_received += 1
         self._events.append(LayerReceived(self.sender, *key, frame.layers, payload))
 

@@ -100,6 +100,8 @@ def _station_address(url: str) -> Address:
     address = _kind(url).parse(url)
     if address.scheme in ("tcp", "udp") and address.port == 0:
         raise UsageError(f"{url}: a station has a port above 0; name it")
+    if address.host == "*":
+        raise UsageError(f"{url}: a station has a host, and * is none; name it")
     return address
 
 

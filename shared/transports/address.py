@@ -83,7 +83,8 @@ def bracketed(host: str) -> str:
 
 def without_password(url: str) -> str:
     """A URL as it may be shown to anybody."""
-    return re.sub(r"(?<=://)([^/@:]*):[^/]*@", r"\1:...@", url)
+    # To the last @, for a password may hold a slash, and an address that nobody can parse is shown as well.
+    return re.sub(r"^([^:/]*:/+)?([^/@:]*):.*@", r"\1\2:...@", url, flags=re.DOTALL)
 
 
 def parse_address(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 from urllib.parse import urlsplit
@@ -35,6 +36,8 @@ class LastingStation:
         self._open = open_
         self._report = report
         self._closed = asyncio.Event()
+        self._pause = _FIRST_PAUSE
+        self._opened_at = time.monotonic()
 
     @property
     def url(self) -> str:
@@ -68,12 +71,14 @@ class LastingStation:
     async def _reopen(self) -> None:
         with contextlib.suppress(OSError, PinholeError):
             await self.transport.close()
-        pause = _FIRST_PAUSE
+        # A modem's port may take each connection and end it at once.
+        if time.monotonic() - self._opened_at > _LONGEST_PAUSE:
+            self._pause = _FIRST_PAUSE
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(self._pause):
                     await self._closed.wait()
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             if not self._closed.is_set():
                 try:
                     self.transport = await self._open()
@@ -82,6 +87,7 @@ class LastingStation:
             if self._closed.is_set():
                 await self.transport.close()
                 raise PinholeError(f"{self.url}: closed")
+            self._opened_at = time.monotonic()
             self._report(f"{self.url} is open again")
             return
 
@@ -108,4 +114,6 @@ def _again(asked: str, taken: str) -> str:
     So that a listener comes back where its senders look for it.
     """
     parts = urlsplit(asked)
-    return parts._replace(netloc=urlsplit(taken).netloc).geturl() if parts.netloc.endswith(":0") else asked
+    if not parts.netloc.endswith(":0"):
+        return asked
+    return parts._replace(netloc=f"{parts.netloc[:-1]}{urlsplit(taken).port}").geturl()

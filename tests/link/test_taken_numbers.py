@@ -185,6 +185,23 @@ def test_of_two_stations_one_may_have_the_conflict(first: str) -> None:
     assert session.backlog_bytes == 0
 
 
+def test_what_waited_since_an_earlier_session_does_not_speak_for_other_bytes_of_the_present_one() -> None:
+    station = Station(LinkConfig(), now=0.0)
+    before = Sending(station)
+    before(1, frame(5, b"first", final=True) + frame(6, b"first", final=True) + frame(7, b"same", final=True))
+    now = Sending(station)
+    now.envelope = PlainSender(1, 2)
+    now(1, frame(5, b"other", final=True) + frame(7, b"same", final=True))
+    for event in before.received:
+        station.acknowledge(1, event.sequence, event.layer, 0.0, hash(event.payload))
+    station.refuse(1, 5, 0, 7, 0.0)
+    said = reports([packet for _, packet in station.packets_to_send(1.0)])
+    assert [(report.acknowledged, report.taken) for report in said] == [(((7, 1),), TakenNumbers(7, (5,)))]
+    # Nor for bytes that come only now.
+    now(2, frame(6, b"other", final=True))
+    assert [event.payload for event in now.received] == [b"other", b"same", b"other"]
+
+
 def test_a_simplex_station_says_nothing_and_a_simplex_sender_hears_nothing() -> None:
     send = Sending(Station(LinkConfig(simplex=True), now=0.0))
     send(1, frame(5, b"base", final=True))

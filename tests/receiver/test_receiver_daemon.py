@@ -20,6 +20,7 @@ from receiver.pictures import PictureKey, Stage, State
 from shared.codec.interfaces import Pixels
 from shared.errors import PinholeError
 from shared.link.config import LinkConfig
+from shared.link.events import NumberTaken, SenderEvent
 from shared.link.station import Station
 from tests.receiver.fake_decoder import BUNDLE, FakeDecoder, make_layers
 from tests.receiver.sending import TestSender, free_port, send, until
@@ -232,6 +233,31 @@ def test_a_full_disk_acknowledges_nothing_and_all_goes_on_when_there_is_room(
         assert len(running.lines.warned) == 1
         assert "No space left on device" in running.lines.warned[0]
         assert "the archive takes layers again" in running.lines.said
+
+    asyncio.run(run())
+
+
+def test_what_waited_for_the_disk_does_not_acknowledge_another_picture_of_a_restored_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+
+    async def run() -> None:
+        running = Running(tmp_path, FakeDecoder())
+        async with running.started():
+            disk.full = True
+            async with TestSender(epoch=1).connected(running.tcp) as first:
+                first.submit(1, make_layers(1))
+                await until(lambda: running.receiver.waiting["to store"] == 3)
+            given_back: list[SenderEvent] = []
+            restored = TestSender(epoch=2)
+            monkeypatch.setattr(restored, "_note", given_back.append)
+            async with restored.connected(running.tcp):
+                restored.submit(1, make_layers(2))
+                await until(lambda: running.receiver.waiting["to store"] == 6)
+                disk.full = False
+                await until(lambda: restored.session.backlog_bytes == 0 and bool(given_back))
+        assert given_back == [NumberTaken(1, 1)]
 
     asyncio.run(run())
 

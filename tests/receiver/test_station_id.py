@@ -82,3 +82,8 @@ def test_sealed_stations_of_a_group_have_ids_of_their_own(tmp_path: Path, monkey
         assert cli.run(["receive", *keys, *where]) == 0
     assert len({*stations}) == 3
     assert stations[2] == secret.identity
+
+
+def test_a_state_folder_that_cannot_be_looked_into_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(PinholeError, match="name too long"):
+        own_station_id(tmp_path / ("x" * 300), "archive")

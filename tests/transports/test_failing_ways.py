@@ -216,11 +216,19 @@ def test_a_wrong_address_among_several_is_told_and_not_tried_for_ever() -> None:
         return await open_client("tcp://127.0.0.1:1?colour=red")
 
     async def scenario() -> None:
-        client = await BondedClient.open([Link("good", good), Link("bad", bad)], Mode.BOND)
+        lines: list[str] = []
+        # It is found wrong after the other was opened, which must go on.
+        client = await BondedClient.open([Link("good", good), Link("bad", bad)], Mode.BOND, report=lines.append)
         async with asyncio.timeout(LIMIT):
-            with pytest.raises(UsageError, match="colour"):
-                await client.receive()
+            while not lines:
+                await asyncio.sleep(0.01)
+            await client.send(SEALED + b"goes on")
+        assert "colour" in lines[0]
+        assert lines[0].endswith("going on without it")
+        assert client._tasks[1].done()
         await client.close()
+        with pytest.raises(UsageError, match="colour"):
+            await BondedClient.open([Link("bad", bad)], Mode.BOND)
 
     asyncio.run(scenario())
 
@@ -341,6 +349,10 @@ def test_a_broker_that_never_answers_leaves_no_traceback_and_holds_no_closing() 
         ("udp://127.0.0.1:1?mtu=100", "do not fit"),
         ("mqtt://me:secret@host", "--password-file"),
         ("mqtts://me:secret@host:port", "not an address"),
+        ("mqtt://me:a/secret@host", "not an address"),
+        ("me:secret@host", "known kind"),
+        ("mqtt:/me:secret@host", "known kind"),
+        ("udp://*:1", "name it"),
         ("mqtt://host/a+b", "prefix"),
         ("serial:///dev/null", "speed of the line"),
     ],

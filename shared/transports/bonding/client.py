@@ -115,6 +115,7 @@ class BondedClient:
         self._errors: dict[int, str] = {}
         self._tried = asyncio.Event()
         self._open_links: set[int] = set()
+        self._one_was_open = False
         self._closed = False
         self._defect: BaseException | None = None
         self._carrier: int | None = None
@@ -139,7 +140,7 @@ class BondedClient:
         """Open links; arguments as for the constructor. Returns when the first can be used or all were tried once.
 
         Raises:
-            UsageError: if the address of one is wrong.
+            UsageError: if the address of one is wrong; where another can be used before that shows, it is reported.
             PinholeError: if there is no link.
         """
         if not links:
@@ -271,8 +272,12 @@ class BondedClient:
                     self._open_links.discard(number)
                     with suppress(OSError, PinholeError):
                         await transport.close()
-            except UsageError:
-                raise  # an address that no time mends
+            except UsageError as error:
+                # An address that no time mends; but it must not take from the owner the links that work.
+                if not self._one_was_open:
+                    raise
+                self._note_failure(number, error, "going on without it")
+                return
             except (OSError, PinholeError) as error:
                 self._note_failure(number, error)
             if self._clock() - began > _LONGEST_PAUSE:
@@ -282,15 +287,16 @@ class BondedClient:
 
     def _note_open(self, number: int) -> None:
         self._open_links.add(number)
+        self._one_was_open = True
         if self._errors.pop(number, None) is not None:
             self._report(f"{self._links[number].name}: open again")
         self._choice.opened(number, self._clock())
         self._changed.set()
         self._tried.set()
 
-    def _note_failure(self, number: int, error: Exception) -> None:
+    def _note_failure(self, number: int, error: Exception, then: str = "opening it again for ever") -> None:
         if number not in self._errors:
-            self._report(f"{self._links[number].name}: failed ({error}); opening it again for ever")
+            self._report(f"{self._links[number].name}: failed ({error}); {then}")
         self._errors[number] = str(error)
         held = self._slots[number].take_back()
         self._slots[number].given.clear()

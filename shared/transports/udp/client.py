@@ -24,7 +24,15 @@ _LOOK_AGAIN = 300.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 """Seconds between two lookings-up, which cost bytes of a narrow link."""
 
-_OF_NO_WAY = {errno.EADDRNOTAVAIL, errno.EHOSTUNREACH, errno.EINVAL, errno.ENETDOWN, errno.ENETUNREACH, errno.ENODEV}
+_OF_NO_WAY = {
+    errno.EACCES,
+    errno.EADDRNOTAVAIL,
+    errno.EHOSTUNREACH,
+    errno.EINVAL,
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.ENODEV,
+}
 """Errors after which a connected socket may be bound to what this machine no longer is."""
 
 
@@ -75,13 +83,16 @@ class UdpClient(UdpEnd):
             self._trouble.note(str(error))
         else:
             self._turn_to(target)
-        if not is_number(self._address.host):
+        # A number may be that of an interface which is not there yet.
+        if self._target is None or not is_number(self._address.host):
             self._keeper = asyncio.create_task(self._keep_looking())
 
     async def send(self, packet: bytes, priority: int = 0) -> None:
         """See `ClientTransport`; waits until the host was found once, and for the packet's turn at the link's rate."""
         await self._pacer.wait(len(packet) + self._options.overhead)
         await self._found.wait()
+        # Without a rate nothing above has let others run.
+        await asyncio.sleep(0)
         self._received.check()
         if len(packet) > self._options.mtu:
             self._note(OSError(errno.EMSGSIZE, "message too long"), packet)
@@ -96,8 +107,6 @@ class UdpClient(UdpEnd):
         used, target = self._socket, self._target
         error = await used.send(packet, self._to)
         self._sent += 1
-        # Without a rate nothing above has let others run.
-        await asyncio.sleep(0)
         self._received.check()
         self._note(error, packet, target)
         if error is not None and error.errno in _OF_NO_WAY and self._to is None and self._socket is used:

@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 from shared.errors import PinholeError, UsageError
@@ -15,6 +16,7 @@ from shared.transports.base import LARGEST_PACKET
 # Of Linux's <linux/in.h> and <linux/in6.h>; Python names only some of them.
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DO, _IP_MTU = 10, 2, 14
 _IPV6_MTU_DISCOVER, _IPV6_MTU, _IPV6_DONTFRAG = 23, 24, 62
+_ASKED_FOR = Path("/proc/net/igmp6")
 _SMALLEST_PACKET = 48
 _OF_GROUPS = ("interface", "ttl")
 _LINK_LOCAL = 2
@@ -115,14 +117,25 @@ def client_socket(address: Address, family: socket.AddressFamily, host: str, opt
         else:
             sock.connect((host, address.port))
     except OSError as error:
+        broadcast = error.errno == errno.EACCES and _is_broadcast(sock, host, address.port)
         sock.close()
-        if error.errno == errno.EACCES:
+        if broadcast:
             raise _not_asked_for(address) from error
         raise
     except PinholeError:
         sock.close()
         raise
     return sock
+
+
+def _is_broadcast(sock: socket.socket, host: str, port: int) -> bool:
+    """Whether that is why a host was refused; a route may prohibit it too, and only for a time."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        sock.connect((host, port))
+    except OSError:
+        return False
+    return True
 
 
 def check_fit(address: Address, sock: socket.socket, packet_bytes: int) -> None:
@@ -228,11 +241,24 @@ def still_in_group(address: Address, sock: socket.socket, host: str, interface: 
     Returns:
         False if the socket is bound to an interface that will not come back, so that another one must be made.
     """
+    if sock.family == socket.AF_INET6 and not interface and "%" not in host and _forgotten(host):
+        return False
     with contextlib.suppress(OSError, PinholeError):  # EADDRINUSE while all is well, others while there is no interface
         if sock.family == socket.AF_INET6 and sock.getsockname()[3] not in (0, _index6(address, host, interface)):
             return False
         _ask_for(address, sock, host, interface)
     return True
+
+
+def _forgotten(group: str) -> bool:
+    """Whether no interface asks for an IPv6 group any more.
+
+    The kernel holds a group that was asked for on any interface for the same as one that it asks for on none now.
+    """
+    try:
+        return socket.inet_pton(socket.AF_INET6, group).hex() not in _ASKED_FOR.read_text()
+    except OSError:
+        return False
 
 
 def _index6(address: Address, host: str, interface: str | None) -> int:

@@ -116,7 +116,10 @@ class ZeroMQStation:
             if self._closed:
                 raise PinholeError(f"{self.url}: closed")
             if self._reader.done() and not self._reader.cancelled():
-                self._reader.result()
+                try:
+                    self._reader.result()
+                except zmq.ZMQError as error:
+                    raise PinholeError(f"{self.url}: {str(error).lower()}") from error
             self._arrived.clear()
             await self._arrived.wait()
 
@@ -178,7 +181,7 @@ class ZeroMQStation:
             return False
         except zmq.ZMQError as error:
             if error.errno != errno.EHOSTUNREACH:
-                raise
+                raise PinholeError(f"{self.url}: {str(error).lower()}") from error
             self._peers.forget_if_idle(path)
             return False
         return True
@@ -206,7 +209,11 @@ async def open_zeromq_station(
     options = check_zeromq_station(address, options)
     family, host = await resolve(address, kind=socket.SOCK_STREAM, passive=True)
     context = zmq.asyncio.Context()
-    router = station_socket(context, family)
+    try:
+        router = station_socket(context, family)
+    except zmq.ZMQError as error:
+        await end_context(context)
+        raise PinholeError(f"{address.url}: cannot listen there ({str(error).lower()})") from error
     gatekeeper = None
     if options.secret is not None and options.admits is not None:
         gatekeeper = Gatekeeper(context, options.admits, lambda line: options.report(f"{address.url}: {line}"))
